@@ -1,0 +1,160 @@
+"""The command line: the published interface verbatim, ranges, contradictions, and help that tells the truth."""
+
+import itertools
+import shlex
+
+import pytest
+
+import arguments
+from arguments import GROUPS, IGNORED, default_name, parse_args
+
+FROM_SCRATCH = """
+    --env-name='window-close-v2' --buffer_transfer=0 --scale_type=2 --Inter_Loop_freq=1000000 --ucb_type='max'
+    --windows_length=500 --elite_num=3 --RL_ucb=1 --c=0.0 --EA_tau=0.1 --damp=1e-1 --model=gpt-4o-mini
+    --total-timesteps=1000000 --seed=1 --eval-episodes=20 --LLM_freq=200000"""
+WITH_INIT = FROM_SCRATCH.replace("window-close", "coffee-pull").replace("500", "20") + " --pop_size=5"
+
+
+def parse(words, setting="from_scratch"):
+    return parse_args(shlex.split(words), setting)
+
+
+def test_published_commands_mean_what_they_say():
+    args = parse(FROM_SCRATCH)
+    assert (args.env_name, args.model, args.total_timesteps, args.seed) == (
+        "window-close-v2",
+        "gpt-4o-mini",
+        1_000_000,
+        1,
+    )
+    assert (args.buffer_transfer, args.scale_type, args.windows_length, args.elite_num) == (0, 2, 500, 3)
+    assert (args.eval_episodes, args.LLM_freq) == (20, 200_000)
+    assert args.ignored_flags == ["--Inter_Loop_freq", "--ucb_type", "--RL_ucb", "--c", "--EA_tau", "--damp"]
+    args = parse(WITH_INIT, "with_init")
+    assert (args.env_name, args.windows_length, args.pop_size) == ("coffee-pull-v2", 20, 5)
+
+
+def test_every_flag_of_the_published_parser_is_taken():
+    published = """
+        --env-name window-close-v2 --total-timesteps 1e7 --cuda --seed 123 --hidden-size 256 --train-loop-per-epoch 1
+        --q-lr 3e-4 --p-lr 3e-4 --n-epochs 3000 --epoch-length 1000 --n-updates 1000 --init-exploration-steps 10000
+        --init-exploration-policy uniform --buffer-size 1e6 --batch-size 128 --reward-scale 1 --gamma 0.99
+        --log-std-max 2 --log-std-min -20 --entropy-weights 0.2 --tau 5e-3 --target-update-interval 1
+        --update-cycles 1 --eval-episodes 10 --display-interval 10000 --save-dir saved_models/ --reg 1e-3
+        --reward-shaping --action-repeat 10 --episode-length 150 --random-init --render --obs-type plain
+        --model gpt-4o-mini --LLM_freq 200000 --windows_length 1000 --pop_size 5 --EA_tau 0.1 --c 0.1 --RL_ucb 1
+        --Inter_Loop_freq 1 --ucb_type mean --buffer_transfer 0 --tau_type 0 --scale_type 2 --use_dynamic 0 --Type 0
+        --elite_num 3 -sigma_init 1e-3 -damp 1e-3 -damp_limit 1e-5 -elitism"""
+    args = parse(published)
+    assert (args.total_timesteps, args.buffer_size, args.action_repeat) == (10_000_000, 1_000_000, 10)
+    assert (args.log_std_min, args.q_lr, args.device) == (-20.0, 3e-4, "cuda")
+    assert sorted(args.ignored_flags) == sorted(IGNORED)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["-LLM_freq 2e4", "--LLM_freq=20000", "--LLM-freq 20_000", "-LLM-freq=2e4", "--LLM_freq 9e5 --LLM_freq 2e4"],
+)
+def test_spellings_of_a_flag_are_one_flag(words):
+    assert parse(words).LLM_freq == 20_000
+
+
+def test_numbers_of_integer_flags_are_integers():
+    args = parse("--seed 2e3 --buffer-size=1e6 --hidden-size 9007199254740993")
+    assert [type(value) for value in (args.seed, args.buffer_size)] == [int, int]
+    assert args.hidden_size == 9007199254740993  # through a float it would lose its last digit
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--seeed 1", "--seeed; did you mean --seed"),
+        ("-dampp 1", "-dampp; did you mean --damp"),
+        ("--LLM_frequency=5", "did you mean --LLM_freq"),
+        ("--windows_len 5", "did you mean --windows_length"),
+        ("--seed", "--seed: expected one argument"),
+        ("--env-name --seed 1", "--env-name: expected one argument"),
+        ("window-close-v2", "'window-close-v2' belongs to no flag"),
+        ("--seed=-1", "'-1' is no whole number of at least 0"),
+        ("--seed 1.5", "'1.5' is no whole number"),
+        ("--seed inf", "'inf' is no whole number"),
+        ("--total-timesteps many", "'many' is no whole number of at least 1"),
+        ("--pop_size 65", "from 1 to 64"),
+        ("--gamma nan", "'nan' is no number from 0 to 1"),
+        ("--gamma 1.01", "from 0 to 1"),
+        ("--tau 0", "above 0 and up to 1"),
+        ("--q-lr 0", "above 0"),
+        ("--log-std-max inf", "that is finite"),
+        ("--scale_type 3", "choose from 0, 1, 2"),
+        ("--fitness succes", "success"),
+        ("--env-name=", "it is empty"),
+        ("--exp_name a/b", "'a/b' is no plain name"),
+        ("--exp_name ..", "no plain name"),
+        ("--pop_size 3", "--elite_num 3 leaves nothing to replace in --pop_size 3; give --elite_num 2 or less"),
+        ("--pop_size 1", "give --elite_num 1"),
+        ("--total-timesteps 10000", "lower the second"),
+        ("--LLM_freq 149", "less than one episode; give --episode-length 150 or more"),
+        ("--buffer-size 1000 --batch-size 1001", "less than --batch-size 1001"),
+        ("--buffer-size 700", "less than the 750 env steps"),
+        ("--log-std-min 2", "must be below --log-std-max 2"),
+    ],
+)
+def test_a_mistake_gets_one_line_and_exit_2(words, said, capsys):
+    with pytest.raises(SystemExit) as end:
+        parse(words)
+    out, err = capsys.readouterr()
+    assert end.value.code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("lares_from_scratch.py: error: ")
+    assert said in err
+
+
+def test_the_smallest_population_and_buffer_are_taken():
+    assert parse("--pop_size 1 --elite_num 1", "with_init").pop_size == 1
+    assert parse("--buffer-size 750").buffer_size == 750
+    with pytest.raises(SystemExit):  # the human agent may collect an episode more
+        parse("--buffer-size 750", "with_init")
+
+
+def test_help_shows_every_flag_with_its_true_default(capsys):
+    with pytest.raises(SystemExit) as end:
+        parse("-h", "with_init")
+    assert end.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    defaults = vars(parse("", "with_init"))
+    for group, flags in GROUPS.items():
+        assert f"{group}:" in text
+        for flag in flags:
+            assert f" {flag.name} " in text
+            shown = text.split(f"{flag.help} (default: ")[1].split(")")[0]
+            if flag.name == "--cuda":
+                continue
+            default = defaults[flag.name.lstrip("-").replace("-", "_")]
+            if isinstance(default, (str, type(None), bool)):
+                assert shown == {None: "none", False: "off"}.get(default, default)
+            else:
+                assert float(shown) == default
+    for flag in IGNORED:
+        assert f" {flag} " in text.split("without effect:")[1]
+
+
+def test_defaults_pass_the_checks_that_values_pass():
+    for flag in itertools.chain(*GROUPS.values()):
+        if callable(flag.values) and flag.default is not None:
+            assert flag.values(str(flag.default)) == flag.default
+        elif flag.values is not None and not callable(flag.values):
+            assert flag.default in flag.values
+
+
+def test_flags_are_distinct_in_every_spelling():
+    plain = [flag.lstrip("-").replace("_", "-") for flag in arguments.FLAGS]
+    assert len(set(plain)) == len(plain)
+
+
+def test_run_names_say_what_ran_and_are_safe():
+    name = default_name(parse("--env-name door-close --seed 4 --model 'replay:old runs/door/'"), "with_init")
+    assert name == "with_init_door-close_replay_old_runs_door_seed4"
+    name = default_name(parse("--model manual:" + "/deep" * 100), "from_scratch")
+    assert name.endswith("_seed123")
+    assert len(name) < 150
