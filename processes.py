@@ -37,6 +37,11 @@ _F_ADD_SEALS = 1033
 _F_SEAL_FUTURE_WRITE = 0x0010
 
 
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class WorkerTimeout(Exception):
     """The worker did not answer in time."""
 
@@ -85,7 +90,7 @@ class WorkerProcess:
             return _receive(self._socket, None if timeout is None else time.monotonic() + timeout)
         except TimeoutError as error:
             raise WorkerTimeout(f"no answer within {timeout:g} s") from error
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, ValueError, TypeError) as error:
             raise WorkerDied(self._epitaph()) from error
 
     def fileno(self) -> int:
@@ -154,7 +159,7 @@ def _send(connection: socket.socket, header: Header, arrays: Mapping[str, np.nda
     connection.sendall(_PREFIX.pack(len(text), sum(array.nbytes for array in arrays.values())) + text)
     for array in arrays.values():
         if array.nbytes:
-            connection.sendall(memoryview(array).cast("B"))
+            connection.sendall(array.data.cast("B"))
 
 
 def _receive(connection: socket.socket, deadline: float | None) -> tuple[Header, Arrays]:

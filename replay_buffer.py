@@ -1,0 +1,198 @@
+"""One replay buffer for the whole population: every transition carries the raw reward of every reward function."""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from processes import SharedTable
+from sac import Batch
+
+EXPLORATION = 255
+"""Collector of the transitions that no agent collected."""
+
+
+class ReplayBuffer:
+    """A ring of transitions in preallocated float32 columns.
+
+    What reward workers read (next_obs, action, variables) lies in one memory file; on the CPU the learner draws from the
+    very same memory, on a GPU from device copies that are written once, as transitions arrive.
+
+    Rewards are stored raw, one column an agent. A column's (scale, shift) pair is applied when a batch is drawn, so that
+    rewards stored before and after the pair was set cannot disagree.
+
+    Args:
+        capacity: number of transitions N; when they are full, the oldest rows go.
+        obs_size, action_size, variable_width: widths of the columns.
+        agents: number of reward columns K.
+        device: where batches are wanted.
+        shared: False lets every agent draw only from what it collected itself.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        obs_size: int,
+        action_size: int,
+        variable_width: int,
+        agents: int,
+        device: torch.device,
+        shared: bool = True,
+    ) -> None:
+        self.capacity = capacity
+        self.agents = agents
+        self.device = device
+        self.shared = shared
+        self.table = SharedTable.create(
+            capacity, {"next_obs": obs_size, "action": action_size, "variables": variable_width}
+        )
+        self.columns: dict[str, np.ndarray] = {
+            **self.table.columns,
+            "obs": np.zeros((capacity, obs_size), np.float32),
+            "terminal": np.zeros(capacity, np.float32),
+            "rewards": np.zeros((capacity, agents), np.float32),
+            "env_reward": np.zeros(capacity, np.float32),
+            "collector": np.zeros(capacity, np.uint8),
+        }
+        drawn = ("obs", "action", "next_obs", "terminal", "rewards")
+        self.scale = np.ones(agents, np.float32)
+        self.shift = np.zeros(agents, np.float32)
+        # What batches are made of: on the CPU the same memory, elsewhere copies.
+        self._drawn = {name: torch.from_numpy(self.columns[name]).to(device) for name in drawn}
+        self._scale = torch.from_numpy(self.scale).to(device)
+        self._shift = torch.from_numpy(self.shift).to(device)
+        self.added = 0
+        self._episodes: deque[tuple[int, int, bool]] = deque()  # first row as counted by `added`, rows, success
+        self._collected: list[Tensor] = []
+
+    @property
+    def bytes_per_row(self) -> int:
+        """Memory that one transition takes, on the host."""
+        return sum(column.itemsize * int(np.prod(column.shape[1:])) for column in self.columns.values())
+
+    def add(self, transitions: Mapping[str, np.ndarray], collector: int, success: bool) -> list[tuple[int, int]]:
+        """Store an episode (n rows of each column but rewards and collector); return the row ranges [start, stop) taken.
+
+        `success` says whether the episode solved the task, for :meth:`episode_means`.
+        """
+        count = len(transitions["action"])
+        self._episodes.append((self.added, count, success))
+        self.added += count
+        ranges: list[tuple[int, int]] = []
+        done = 0
+        while done < count:
+            start = (self.added - count + done) % self.capacity
+            stop = min(start + count - done, self.capacity)
+            for name, values in transitions.items():
+                self.columns[name][start:stop] = values[done : done + stop - start]
+            self.columns["collector"][start:stop] = collector
+            self._publish(start, stop, [name for name in transitions if name in self._drawn])
+            ranges.append((start, stop))
+            done += stop - start
+        while self._episodes[0][0] < self.added - self.capacity:  # its first rows have been overwritten
+            self._episodes.popleft()
+        self._collected = []
+        return ranges
+
+    @property
+    def size(self) -> int:
+        """Number of transitions stored."""
+        return min(self.added, self.capacity)
+
+    def episode_means(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The mean of `values` (size,) over each whole episode that is stored (E,), and whether it was a success (E,)."""
+        means = [values[np.arange(first, first + count) % self.capacity].mean() for first, count, _ in self._episodes]
+        return np.array(means), np.array([success for _, _, success in self._episodes], bool)
+
+    def set_rewards(self, agent: int, start: int, stop: int, values: np.ndarray) -> None:
+        """Write the raw rewards (stop - start,) of one agent's function."""
+        self.columns["rewards"][start:stop, agent] = values
+        if self.device.type != "cpu":
+            self._drawn["rewards"][start:stop, agent] = torch.from_numpy(values.astype(np.float32)).to(self.device)
+
+    def trained_rewards(self, agent: int) -> np.ndarray:
+        """The rewards (size,) of one column as its agent sees them."""
+        return self.columns["rewards"][: self.size, agent] * self.scale[agent] + self.shift[agent]
+
+    def rescale(self, agent: int, model: int | None, kind: int) -> None:
+        """Set an agent's (scale, shift) so that its rewards in the buffer are spread like those of agent `model`.
+
+        Args:
+            agent: the agent whose column is new.
+            model: the agent whose rewards, as trained on, are the measure; None leaves the column as it is.
+            kind: 2 maps mean and standard deviation, 1 the standard deviation alone, 0 nothing.
+        """
+        self.scale[agent], self.shift[agent] = 1.0, 0.0
+        if kind and model is not None and self.size:
+            new = self.columns["rewards"][: self.size, agent].astype(np.float64)
+            goal = self.trained_rewards(model).astype(np.float64)
+            if new.std() >= 1e-8:
+                self.scale[agent] = goal.std() / new.std()
+            if kind == 2:
+                self.shift[agent] = goal.mean() - new.mean() * self.scale[agent]
+        self._publish_pairs()
+
+    def draw(self, batch_size: int, generator: torch.Generator) -> Batch:
+        """`batch_size` transitions for each agent, uniformly with replacement, with the agent's own scaled reward."""
+        return self.batch(self._draw_rows(batch_size, generator))
+
+    def batch(self, rows: Tensor) -> Batch:
+        """The batch of the given rows (K, B)."""
+        flat = rows.reshape(-1)
+        agent = torch.arange(self.agents, device=self.device)[:, None]
+        raw = self._drawn["rewards"].reshape(-1)[rows * self.agents + agent]
+        shape = (*rows.shape, -1)
+        return Batch(
+            self._drawn["obs"][flat].view(shape),
+            self._drawn["action"][flat].view(shape),
+            raw * self._scale[:, None] + self._shift[:, None],
+            self._drawn["next_obs"][flat].view(shape),
+            self._drawn["terminal"][flat].view(rows.shape),
+        )
+
+    def _draw_rows(self, batch_size: int, generator: torch.Generator) -> Tensor:
+        if self.shared:
+            shape = (self.agents, batch_size)
+            return torch.randint(self.size, shape, generator=generator, device=self.device)
+        if not self._collected:
+            collector = self.columns["collector"][: self.size]
+            for agent in range(self.agents):
+                # The initial exploration belongs to everyone, so that each agent has something to learn from.
+                own = np.flatnonzero((collector == agent) | (collector == EXPLORATION))
+                self._collected.append(torch.from_numpy(own).to(self.device))
+        picks = torch.rand((self.agents, batch_size), generator=generator, device=self.device)
+        return torch.stack([own[(pick * len(own)).long()] for own, pick in zip(self._collected, picks, strict=True)])
+
+    def _publish(self, start: int, stop: int, names: Sequence[str]) -> None:
+        if self.device.type != "cpu":  # on the CPU both are one memory
+            for name in names:
+                self._drawn[name][start:stop] = torch.from_numpy(self.columns[name][start:stop]).to(self.device)
+
+    def _publish_pairs(self) -> None:
+        self._scale.copy_(torch.from_numpy(self.scale))
+        self._shift.copy_(torch.from_numpy(self.shift))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The stored rows, in the ring's own order, and the column pairs."""
+        rows = {name: column[: self.size] for name, column in self.columns.items()}
+        return {
+            "rows": rows,
+            "added": self.added,
+            "episodes": list(self._episodes),
+            "scale": self.scale.copy(),
+            "shift": self.shift.copy(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned."""
+        self.added = state["added"]
+        self._episodes = deque(state["episodes"])
+        for name, values in state["rows"].items():
+            self.columns[name][: self.size] = values
+        self.scale[:], self.shift[:] = state["scale"], state["shift"]
+        self._publish(0, self.size, list(self._drawn))
+        self._publish_pairs()
+        self._collected = []
