@@ -1,0 +1,411 @@
+"""The tasks: what each asks for, and the named quantities of it that a reward function may read.
+
+A task is one entry of a plain dict. To add one, add an entry to `TASKS` below, or write a file with a `TASKS` of your
+own and name it with ``--task_file``. An entry has these fields:
+
+description         what has to be done, in plain words
+success             what counts as done, in words, with the axis and the threshold
+success_expression  the same as Python over the variables, true when the task is done
+variables           the variables that the task has besides its environment's usual ones (see below)
+make                how to make the environment: the name of a MetaWorld task, the id of a Gymnasium environment, or a
+                    function of `render_mode` that returns one; left out, the entry's own name says it
+human_reward        the source of a human-designed `compute_reward`, if there is one; left out for MetaWorld, where it
+                    is taken from the installed package
+
+A variable is a dict, too: `read` (a Python expression over `env`, the unwrapped environment, and `obs`, the
+observation after the step, both in float64), `unit` ("m"), `meaning` (in words), `role` (see `ROLES`; "other"),
+`aliases` (other names for it) and `at` ("step", or "reset" for a value that is read once, when the episode begins).
+A string in its place is a new meaning for a variable that the task has anyway.
+
+``python task_specs.py`` lists the tasks, ``python task_specs.py TASK`` shows the variables of one with a live value.
+"""
+
+import contextlib
+import functools
+import keyword
+import math
+import runpy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from errors import UsageError, nearest
+
+# MetaWorld and Gymnasium are imported where they are used: reward workers import this file, and need neither.
+
+# What a variable is to the task. The built-in program search composes rewards by role; nothing else depends on it.
+ROLES = {
+    "gripper": "the point that grasps",
+    "gripper_start": "where that point was when the episode began",
+    "object": "a thing to be reached or moved",
+    "object_start": "where that thing was when the episode began",
+    "goal": "where the object has to go",
+    "pad": "an inner surface of the gripper",
+    "pad_start": "where that surface was when the episode began",
+    "opening": "how far the gripper is open",
+    "action": "the action taken",
+    "observation": "the whole observation",
+    "other": "anything else",
+}
+
+# The variables that every MetaWorld task has, under one name in all of them.
+METAWORLD_VARIABLES: dict[str, dict[str, Any]] = {
+    "tcp_center": {
+        "read": "env.tcp_center",
+        "meaning": "the point between the two fingertips",
+        "role": "gripper",
+        "aliases": ["tcp"],
+    },
+    "hand": {
+        "read": "obs[:3]",
+        "meaning": "the robot's hand, about 0.045 above the fingertips",
+    },
+    "gripper_opening": {
+        "read": "obs[3]",
+        "unit": "0 to 1",
+        "meaning": "how far the gripper is open: 0 closed, 1 wide open",
+        "role": "opening",
+        "aliases": ["tcp_opened", "tcp_open"],
+    },
+    "left_pad": {"read": "env.get_body_com('leftpad')", "meaning": "the left finger's pad", "role": "pad"},
+    "right_pad": {"read": "env.get_body_com('rightpad')", "meaning": "the right finger's pad", "role": "pad"},
+    "obj": {
+        "read": "obs[4:7]",
+        "meaning": "the object",
+        "role": "object",
+    },
+    "target": {
+        "read": "env._target_pos",
+        "meaning": "where the object has to go",
+        "role": "goal",
+        "aliases": ["_target_pos", "target_pos"],
+    },
+    "init_tcp": {
+        "read": "env.init_tcp",
+        "meaning": "where tcp_center was when the episode began",
+        "role": "gripper_start",
+    },
+    "init_left_pad": {
+        "read": "env.get_body_com('leftpad')",
+        "meaning": "where left_pad was when the episode began",
+        "role": "pad_start",
+        "at": "reset",
+    },
+    "init_right_pad": {
+        "read": "env.get_body_com('rightpad')",
+        "meaning": "where right_pad was when the episode began",
+        "role": "pad_start",
+        "at": "reset",
+    },
+    "obj_init_pos": {
+        "read": "env._get_pos_objects()[:3]",
+        "meaning": "where obj was when the episode began",
+        "role": "object_start",
+        "at": "reset",
+    },
+}
+
+TASKS: dict[str, dict[str, Any]] = {
+    "window-close": {
+        "description": "Push the window's handle to the left until the sliding window is closed.",
+        "success": "The handle is within 0.05 m of the target along x; y and z do not count.",
+        "success_expression": "abs(obj[0] - target[0]) <= 0.05",
+        "variables": {
+            "obj": "the window's handle",
+            "target": "the closed window; only its x says where the handle has to go",
+        },
+    },
+    "door-close": {
+        "description": "Push the open door until it is closed.",
+        "success": "The handle is within 0.08 m of the target.",
+        "success_expression": "np.linalg.norm(obj - target) <= 0.08",
+        "variables": {
+            "obj": "the door's handle",
+            "target": "where the handle is when the door is closed",
+        },
+    },
+    "drawer-close": {
+        "description": "Push the open drawer until it is closed.",
+        "success": "The handle is within 0.065 m of the target.",
+        "success_expression": "np.linalg.norm(obj - target) <= 0.065",
+        "variables": {
+            "obj": "the drawer's handle",
+            "target": "where the handle is when the drawer is closed",
+        },
+    },
+}
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A named quantity of a task, as it is after a step: a number if `shape` is ``()``, else a vector ``(n,)``."""
+
+    name: str
+    shape: tuple[int, ...]
+    unit: str
+    meaning: str
+    role: str = "other"
+    aliases: tuple[str, ...] = ()
+    read: str = ""
+    at_reset: bool = False
+
+    @property
+    def size(self) -> int:
+        """How many numbers it takes in a row."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Input:
+    """Where an argument of a reward function lies in a row: elements `start` to `stop` of `column`, as `shape`."""
+
+    column: str
+    start: int
+    stop: int
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A checked entry, with everything that could be read from its environment. Pickled as its name.
+
+    `variables` are in the order in which they are packed into a row, `variable_width` numbers in all. `inputs` has
+    every name that a reward function may take: the variables, their aliases, ``obs``, and ``action`` or ``actions``.
+    """
+
+    name: str
+    description: str
+    success: str
+    success_expression: str
+    variables: tuple[Variable, ...]
+    inputs: Mapping[str, Input]
+    variable_width: int
+    obs_size: int
+    action_size: int
+    make: str | Callable[..., Any]
+    environment_class: type
+    task_file: str | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return get_task, (self.name, self.task_file)
+
+
+@functools.cache
+def get_task(name: str, task_file: str | None = None) -> Task:
+    """The task of that name: as its entry spells it, or with MetaWorld's version suffix (``-v2``, ``-v3``).
+
+    Args:
+        name: name of an entry of `TASKS`, or of the `TASKS` in `task_file`, which come first.
+        task_file: path of a Python file.
+
+    Raises:
+        UsageError: there is no such task, or its entry has a mistake.
+    """
+    entries = all_tasks(task_file)
+    key = next((key for key in (name, name.removesuffix("-v2"), name.removesuffix("-v3")) if key in entries), None)
+    if key is None:
+        raise UsageError(f"there is no task {name!r}{nearest(name, entries)} (python task_specs.py lists the tasks)")
+    return _build(key, entries[key], task_file)
+
+
+def all_tasks(task_file: str | None = None) -> dict[str, Any]:
+    """Every entry by its name, those of `task_file` in place of ours of the same name."""
+    if task_file is None:
+        return TASKS
+    try:
+        own = runpy.run_path(task_file).get("TASKS")
+    except Exception as error:
+        raise UsageError(f"the task file {task_file} cannot be run: {type(error).__name__}: {error}") from error
+    if not isinstance(own, dict):
+        raise UsageError(f"the task file {task_file} defines no dict TASKS from a task's name to its entry")
+    return {**TASKS, **own}
+
+
+def make_environment(make: str | Callable[..., Any], render_mode: str | None = None) -> Any:
+    """A fresh Gymnasium environment without a time limit; see ``make`` above.
+
+    Seeding a MetaWorld environment decides its goals, and its observations show them.
+    """
+    if callable(make):
+        return make(render_mode=render_mode)
+    metaworld_class = _metaworld_class(make)
+    if metaworld_class is None:
+        import gymnasium
+
+        return gymnasium.make(make, render_mode=render_mode, max_episode_steps=-1, disable_env_checker=True)
+    environment = metaworld_class(render_mode=render_mode)
+    environment.max_path_length = math.inf  # how long an episode lasts is the run's decision
+    environment.seeded_rand_vec = True
+    environment._freeze_rand_vec = False
+    environment._set_task_called = True
+    show_goal(environment, True)
+    return environment
+
+
+def show_goal(environment: Any, visible: bool) -> None:
+    """Whether a MetaWorld environment's observations have the goal, or zeros in its place."""
+    environment._partially_observable = not visible
+    environment.__dict__.pop("sawyer_observation_space", None)  # its bounds are cached, and clip the goal
+
+
+def is_metaworld(environment: Any) -> bool:
+    """Whether `environment` is one of MetaWorld's."""
+    from metaworld.sawyer_xyz_env import SawyerXYZEnv
+
+    return isinstance(environment.unwrapped, SawyerXYZEnv)
+
+
+def settle(environment: Any) -> None:
+    """Bring the positions that MuJoCo derives up to date with the joints.
+
+    Some MetaWorld tasks move things at the end of a reset, and leave positions as they were before. This touches
+    nothing that the next step reads.
+    """
+    if hasattr(environment, "model") and hasattr(environment, "data"):
+        import mujoco
+
+        mujoco.mj_kinematics(environment.model, environment.data)
+
+
+def compile_expression(source: str, parameters: str) -> Callable[..., Any]:
+    """The Python expression `source` as a function; ``np`` is known to it."""
+    return eval(compile(f"lambda {parameters}: (\n{source}\n)", "<expression>", "eval"), {"np": np})
+
+
+def _metaworld_class(name: str) -> Callable[..., Any] | None:
+    from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+
+    return ALL_V3_ENVIRONMENTS.get(name.removesuffix("-v2").removesuffix("-v3") + "-v3")
+
+
+_FIELDS = {
+    "description": str,
+    "success": str,
+    "success_expression": str,
+    "variables": dict,
+    "make": object,
+    "human_reward": str,
+}
+_REQUIRED_FIELDS = ("description", "success", "success_expression")
+_VARIABLE_FIELDS = {"read": str, "unit": str, "meaning": str, "role": str, "aliases": list, "at": str}
+_RESERVED = ("obs", "action", "actions", "env", "np", "math", "compute_reward")
+
+
+def _build(name: str, entry: Any, task_file: str | None) -> Task:
+    """Check an entry and read from its environment what it does not say."""
+    _check_fields(f"task {name!r}", entry, _FIELDS, _REQUIRED_FIELDS)
+    make = entry.get("make", name)
+    try:
+        environment = make_environment(make)
+        environment.reset(seed=0)
+    except Exception as error:
+        raise UsageError(
+            f"task {name!r}, make: {make!r} makes no environment ({type(error).__name__}: {error}); expected the name "
+            "of a MetaWorld task, the id of a Gymnasium environment, or a function of render_mode that returns one"
+        ) from error
+    with contextlib.closing(environment):
+        return _read_environment(name, entry, task_file, make, environment)
+
+
+def _read_environment(name: str, entry: Mapping[str, Any], task_file: str | None, make: Any, environment: Any) -> Task:
+    sizes = {}
+    for space in ("observation_space", "action_space"):
+        shape = getattr(environment, space).shape
+        if shape is None or len(shape) != 1:
+            raise UsageError(f"task {name!r}, make: its {space} is {getattr(environment, space)}; expected a flat Box")
+        sizes[space] = shape[0]
+    vocabulary = METAWORLD_VARIABLES if is_metaworld(environment) else {}
+    if is_metaworld(environment):
+        environment.seed(0)
+    obs, _ = environment.reset(seed=0)
+    settle(environment.unwrapped)
+    variables = []
+    for variable_name, fields in _merge(name, vocabulary, entry.get("variables", {})):
+        variables.append(_variable(name, variable_name, fields, environment.unwrapped, obs))
+    obs_size, action_size = sizes["observation_space"], sizes["action_space"]
+    inputs = {
+        "obs": Input("next_obs", 0, obs_size, (obs_size,)),
+        "action": Input("action", 0, action_size, (action_size,)),
+        "actions": Input("action", 0, action_size, (action_size,)),
+    }
+    width = 0
+    for variable in variables:
+        for alias in (variable.name, *variable.aliases):
+            if alias in inputs:
+                raise UsageError(f"task {name!r}, variables.{variable.name}: the name {alias!r} is taken already")
+            inputs[alias] = Input("variables", width, width + variable.size, variable.shape)
+        width += variable.size
+    return Task(
+        name=name,
+        description=entry["description"],
+        success=entry["success"],
+        success_expression=entry["success_expression"],
+        variables=tuple(variables),
+        inputs=inputs,
+        variable_width=width,
+        obs_size=obs_size,
+        action_size=action_size,
+        make=make,
+        environment_class=type(environment.unwrapped),
+        task_file=task_file,
+    )
+
+
+def _merge(
+    task: str, vocabulary: Mapping[str, dict[str, Any]], own: Mapping[str, Any]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    for variable in {**vocabulary, **own}:
+        fields = own.get(variable, {})
+        if isinstance(fields, str):
+            fields = {"meaning": fields}
+        where = f"task {task!r}, variables.{variable}"
+        merged = {**vocabulary.get(variable, {}), **fields} if isinstance(fields, dict) else fields
+        _check_fields(where, merged, _VARIABLE_FIELDS, ("read", "meaning"))
+        yield variable, merged
+
+
+def _variable(task: str, name: Any, fields: dict[str, Any], environment: Any, obs: np.ndarray) -> Variable:
+    where = f"task {task!r}, variables.{name}"
+    for word in (name, *fields.get("aliases", ())):
+        if not isinstance(word, str) or not word.isidentifier() or keyword.iskeyword(word) or word in _RESERVED:
+            raise UsageError(f"{where}: {word!r} cannot be a variable's name; expected a free Python name")
+    role = fields.get("role", "other")
+    if role not in ROLES:
+        raise UsageError(f"{where}.role: {role!r} is none of the roles{nearest(role, ROLES)} ({', '.join(ROLES)})")
+    moment = fields.get("at", "step")
+    if moment not in ("step", "reset"):
+        raise UsageError(f"{where}.at: found {moment!r}, expected 'step' or 'reset'")
+    try:
+        value = np.asarray(compile_expression(fields["read"], "env, obs")(environment, obs), dtype=np.float64)
+    except Exception as error:
+        raise UsageError(
+            f"{where}.read: {fields['read']!r} failed with {type(error).__name__}: {error}; expected an expression "
+            "over env and obs that gives a number or a vector"
+        ) from error
+    if value.ndim > 1 or value.size == 0:
+        raise UsageError(f"{where}.read: found an array of shape {value.shape}, expected a number or a vector")
+    return Variable(
+        name,
+        value.shape,
+        fields.get("unit", "m"),
+        fields["meaning"],
+        role,
+        tuple(fields.get("aliases", ())),
+        fields["read"],
+        moment == "reset",
+    )
+
+
+def _check_fields(where: str, found: Any, known: Mapping[str, type], required: tuple[str, ...]) -> None:
+    if not isinstance(found, dict):
+        raise UsageError(f"{where}: found {found!r}, expected a dict with the fields {', '.join(known)}")
+    for field, value in found.items():
+        if field not in known:
+            raise UsageError(f"{where}: there is no field {field!r}{nearest(str(field), known)}")
+        if not isinstance(value, known[field]):
+            raise UsageError(f"{where}.{field}: found {value!r}, expected a {known[field].__name__}")
+    for field in required:
+        if not found.get(field):
+            raise UsageError(f"{where}: the field {field!r} is missing")
