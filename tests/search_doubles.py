@@ -1,0 +1,96 @@
+"""A small task and stand-ins for the other rooms, for the tests of the search."""
+
+import ast
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+
+from llm import Reply, Usage
+
+
+def variable(name, shape, role, meaning="where it is"):
+    return SimpleNamespace(name=name, shape=shape, unit="m", meaning=meaning, role=role, aliases=())
+
+
+VARIABLES = (
+    variable("tcp_center", (3,), "gripper"),
+    variable("obj", (3,), "object"),
+    variable("target", (3,), "goal"),
+    variable("obj_init_pos", (3,), "object_start"),
+    variable("left_pad", (3,), "pad"),
+    variable("right_pad", (3,), "pad"),
+    variable("gripper_opening", (), "opening"),
+)
+HUMAN_SOURCE = "def compute_reward(obj, target):\n    secret_human_shaping = 1.0\n    return secret_human_shaping\n"
+
+
+def make_task(**changes):
+    fields = {
+        "name": "slide",
+        "description": "Slide the block to the target.",
+        "success": "the block is within 0.05 m of the target along x",
+        "success_expression": "abs(obj[0] - target[0]) <= 0.05",
+        "variables": VARIABLES,
+        "inputs": dict.fromkeys(["action", "obs", *(v.name for v in VARIABLES)]),
+        "human_reward": SimpleNamespace(source=HUMAN_SOURCE, success_source="secret_success"),
+    }
+    return SimpleNamespace(**{**fields, **changes})
+
+
+class FakeWorkers:
+    """Accepts what defines compute_reward and compiles; `calls` holds the sizes of the checks that were asked for."""
+
+    def __init__(self):
+        self.calls = []
+
+    def check(self, texts, probe):
+        self.calls.append(len(texts))
+        return [self.verdict(text) for text in texts]
+
+    def verdict(self, text):
+        code = text.split("```python\n")[-1].split("```")[0] if "```" in text else text
+        try:
+            tree = ast.parse(code)
+        except SyntaxError as error:
+            return self.rejected("syntax", f"line {error.lineno}: invalid syntax")
+        if not any(isinstance(node, ast.FunctionDef) and node.name == "compute_reward" for node in tree.body):
+            return self.rejected("no-code", "no function compute_reward")
+        return SimpleNamespace(accepted=True, source=code, kind="", reason="", compiled=True, note="")
+
+    def rejected(self, kind, reason):
+        return SimpleNamespace(accepted=False, source="", kind=kind, reason=reason, compiled=False, note="")
+
+
+@dataclass
+class ScriptedModel:
+    """Answers with the next list of texts, or raises the next exception; `requests` holds what it was asked."""
+
+    answers: list
+    name: str = "scripted"
+    usage: Usage = field(default_factory=Usage)
+    requests: list = field(default_factory=list)
+
+    def ask(self, request):
+        self.requests.append(request)
+        answer = self.answers.pop(0) if self.answers else []
+        if isinstance(answer, Exception):
+            raise answer
+        self.usage.calls += 1
+        self.usage.tokens_in += 100
+        self.usage.tokens_out += 10 * len(answer)
+        return answer if isinstance(answer, Reply) else Reply(list(answer))
+
+
+def random_state(rng):
+    values = {v.name: rng.uniform(-0.5, 0.5, v.shape) if v.shape else float(rng.uniform(0, 1)) for v in VARIABLES}
+    return {**values, "action": rng.uniform(-1, 1, 4), "obs": rng.normal(size=39)}
+
+
+def call(source, state):
+    """What the reward function `source` gives in a state: (reward, components)."""
+    scope = {"np": np}
+    exec(source, scope)
+    function = scope["compute_reward"]
+    names = function.__code__.co_varnames[: function.__code__.co_argcount]
+    return function(**{name: state[name] for name in names})
