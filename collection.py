@@ -4,6 +4,7 @@ As a script this file is such a worker. It imports no torch: a worker starts qui
 thread. Every episode depends on its own seed alone, so results cannot depend on the number of workers.
 """
 
+import itertools
 import math
 import os
 from collections.abc import Sequence
@@ -52,6 +53,38 @@ class Episode:
     def env_return(self) -> float:
         """Sum of the environment's rewards."""
         return float(self.transitions["env_reward"].sum(dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a policy did in the episodes of one evaluation."""
+
+    episodes: Sequence[Episode]
+
+    @property
+    def success_rate(self) -> float:
+        """Share of the episodes that were solved at any step."""
+        return float(np.mean([episode.success.any() for episode in self.episodes]))
+
+    @property
+    def last_step_success_rate(self) -> float:
+        """Share of the episodes that were solved at their last step."""
+        return float(np.mean([episode.success[-1] for episode in self.episodes]))
+
+    @property
+    def env_return(self) -> float:
+        """Mean sum of the environment's own rewards."""
+        return float(np.mean([episode.env_return for episode in self.episodes]))
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Means of the task's own quantities at episode end."""
+        ends = [episode.metrics for episode in self.episodes]
+        return {name: float(np.mean([end[name] for end in ends if name in end])) for name in ends[0]}
+
+    def columns(self, *names: str) -> Arrays:
+        """Columns of all the episodes' transitions, one episode after the other."""
+        return {name: np.concatenate([episode.transitions[name] for episode in self.episodes]) for name in names}
 
 
 @dataclass(frozen=True)
@@ -124,7 +157,7 @@ class Collectors:
                     tries[number] += 1
                     if tries[number] == _TRIES:
                         raise RunError(
-                            f"an environment worker {death} in {_TRIES} tries of one episode (seed {orders[number].seed})"
+                            f"an environment worker {death}, {_TRIES} times in one episode (seed {orders[number].seed})"
                         ) from death
                     waiting.append(number)
                     worker.kill()
@@ -170,7 +203,7 @@ class _Worker:
         weights = SharedTable.attach(*hello["weights"]).columns["weights"]
         self.layers: list[np.ndarray] = []  # weight (policies, in, out) and bias (policies, 1, out) of each layer
         offset = 0
-        for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+        for inputs, outputs in itertools.pairwise(sizes):
             for rows in (inputs, 1):
                 block = weights[:, offset : offset + rows * outputs]
                 self.layers.append(block.reshape(len(weights), rows, outputs, copy=False))

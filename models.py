@@ -6,6 +6,7 @@ import os
 # The library reads this when it is loaded, with torch.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -31,7 +32,7 @@ class Stack:
         self.count = count
         self.sizes = tuple(sizes)
         self.parameters: list[Tensor] = []
-        for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+        for inputs, outputs in itertools.pairwise(sizes):
             bound = 1 / math.sqrt(inputs)
             for rows in (inputs, 1):
                 values = torch.rand(count, rows, outputs, generator=generator) * 2 * bound - bound
@@ -70,7 +71,7 @@ class Stack:
 
 
 def flat_network(state: dict[str, Tensor]) -> tuple[np.ndarray, tuple[int, ...]]:
-    """A network's state dict (see :meth:`Stack.network_state`) as float32 (P,) like a row of `Stack.flat`, and its sizes."""
+    """A network's state dict (see :meth:`Stack.network_state`) as a row (P,) of `Stack.flat`, and its sizes."""
     weights = [value for name, value in state.items() if name.endswith("weight")]
     sizes = (weights[0].shape[1], *(weight.shape[0] for weight in weights))
     rows = [value.T.reshape(-1) for value in state.values()]

@@ -122,6 +122,30 @@ class WorkerProcess:
         return f"ended with exit status {status}"
 
 
+class Interruption:
+    """While it is entered, remembers the first SIGINT or SIGTERM in `signal` instead of ending the process.
+
+    The main loop asks for it where it can stop in good order. A second signal does what it usually does.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interruption":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._remember)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, _: Any) -> None:
+        self.signal = number
+        self.__exit__()
+
+
 def wait_any(workers: Sequence[WorkerProcess], timeout: float | None = None) -> list[WorkerProcess]:
     """Those of `workers` from which something can be read (a message or the news of their end)."""
     with selectors.DefaultSelector() as selector:

@@ -18,11 +18,11 @@ EXPLORATION = 255
 class ReplayBuffer:
     """A ring of transitions in preallocated float32 columns.
 
-    What reward workers read (next_obs, action, variables) lies in one memory file; on the CPU the learner draws from the
-    very same memory, on a GPU from device copies that are written once, as transitions arrive.
+    What reward workers read (next_obs, action, variables) lies in one memory file; on the CPU the learner draws from
+    the very same memory, on a GPU from device copies that are written once, as transitions arrive.
 
-    Rewards are stored raw, one column an agent. A column's (scale, shift) pair is applied when a batch is drawn, so that
-    rewards stored before and after the pair was set cannot disagree.
+    Rewards are stored raw, one column an agent. A column's (scale, shift) pair is applied when a batch is drawn, so
+    that rewards stored before and after the pair was set cannot disagree.
 
     Args:
         capacity: number of transitions N; when they are full, the oldest rows go.
@@ -74,7 +74,7 @@ class ReplayBuffer:
         return sum(column.itemsize * int(np.prod(column.shape[1:])) for column in self.columns.values())
 
     def add(self, transitions: Mapping[str, np.ndarray], collector: int, success: bool) -> list[tuple[int, int]]:
-        """Store an episode (n rows of each column but rewards and collector); return the row ranges [start, stop) taken.
+        """Store an episode (n rows of each column but rewards and collector); return the row ranges [start, stop).
 
         `success` says whether the episode solved the task, for :meth:`episode_means`.
         """
@@ -103,7 +103,7 @@ class ReplayBuffer:
         return min(self.added, self.capacity)
 
     def episode_means(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The mean of `values` (size,) over each whole episode that is stored (E,), and whether it was a success (E,)."""
+        """Means of `values` (size,) over each whole episode that is stored (E,), and which were successes (E,)."""
         means = [values[np.arange(first, first + count) % self.capacity].mean() for first, count, _ in self._episodes]
         return np.array(means), np.array([success for _, _, success in self._episodes], bool)
 

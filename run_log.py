@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -65,7 +65,7 @@ class RunLog:
         """Put a text file into the run's directory, whole or not at all."""
         self.write_bytes(name, content.encode())
 
-    def write_json(self, name: str, content: Any) -> None:  # noqa: ANN401
+    def write_json(self, name: str, content: Any) -> None:
         """Put a JSON file into the run's directory, whole or not at all; numbers that are not finite become null."""
         self.write_text(name, json.dumps(_strict(content), indent=2, allow_nan=False) + "\n")
 
@@ -80,6 +80,11 @@ class RunLog:
         """Add a row to a ``.jsonl`` file."""
         with (self.directory / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(_strict(row), allow_nan=False) + "\n")
+
+    def population(self, programs: Sequence[Any]) -> None:
+        """``population.json``: every function ever proposed. The conversations are in ``llm.jsonl``."""
+        rows = [{name: value for name, value in vars(program).items() if name != "messages"} for program in programs]
+        self.write_json("population.json", rows)
 
     # --- metrics ----------------------------------------------------------------------------------------------------
 
@@ -147,7 +152,7 @@ def _new_directory(parent: Path, name: str) -> Path:
 
 
 def _host() -> dict[str, Any]:
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)
@@ -176,7 +181,7 @@ def _processor() -> str:
         return platform.processor()
 
 
-def _weights_and_biases(directory: Path, config: Mapping[str, Any]) -> Any:  # noqa: ANN401
+def _weights_and_biases(directory: Path, config: Mapping[str, Any]) -> Any:
     mode = os.environ.get("WANDB_MODE")
     if mode == "disabled" or not (mode or os.environ.get("WANDB_API_KEY")):
         return None
@@ -189,7 +194,7 @@ def _is_terminal(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def _strict(value: Any) -> Any:  # noqa: ANN401
+def _strict(value: Any) -> Any:
     """The value as JSON has it: NumPy's types become Python's, and numbers that are not finite become None."""
     if isinstance(value, Mapping):
         return {str(key): _strict(part) for key, part in value.items()}

@@ -90,7 +90,7 @@ class Population:
     # --- learning ---------------------------------------------------------------------------------------------------
 
     def noise(self, batch_size: int) -> Tensor:
-        """Standard normal noise (2, K, B, A) for one update: of the next actions, and of the actions that are judged."""
+        """Standard normal noise (2, K, B, A) of one update: for the next actions, and for the actor's."""
         shape = (2, self.count, batch_size, self.config.action_size)
         return torch.randn(shape, generator=self.generator, device=self.device)
 
@@ -131,9 +131,7 @@ class Population:
                 torch._foreach_lerp_(self.targets.parameters, self.critics.parameters, self.config.tau)
 
         with torch.no_grad():
-            self._losses += torch.stack(
-                (critic_loss.sum(0), actor_loss, alpha[:, 0], q_values.mean((0, 2)), entropy)
-            )
+            self._losses += torch.stack((critic_loss.sum(0), actor_loss, alpha[:, 0], q_values.mean((0, 2)), entropy))
         self._losses_of += 1
 
     def _twin(self, critics: Stack, obs: Tensor, action: Tensor) -> Tensor:
@@ -244,7 +242,7 @@ def _state(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [moments[name] for moments in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
 
 
-def _cloned(tree: Any) -> Any:  # noqa: ANN401
+def _cloned(tree: Any) -> Any:
     if isinstance(tree, Tensor):
         return tree.detach().clone()
     if isinstance(tree, dict):

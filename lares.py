@@ -1,0 +1,515 @@
+"""The algorithm: search for the reward function that makes a robot learn.
+
+Li et al., "LaRes: Evolutionary Reinforcement Learning with LLM-based Adaptive Reward Search", NeurIPS 2025. A language
+model writes a population of reward functions; one SAC agent learns from each; all share one replay buffer in which
+every transition carries the reward of every function; Thompson sampling decides whose policy collects; every `LLM_freq`
+steps the agents are ranked, the best rewards stay, the model improves on them, and the whole buffer is relabeled.
+"""
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+
+from arguments import Setting, default_name
+from collection import UNIFORM, Collectors, Episode, Order, PolicyShape, Score
+from environments import record_probe
+from errors import RunError, UsageError
+from llm import LanguageModel, connect
+from processes import Interruption, cores
+from program_search import ProgramSearch
+from replay_buffer import EXPLORATION, ReplayBuffer
+from reward_code import Failure, RewardWorkers
+from reward_search import AgentReport, Program, RewardSearch
+from run_log import RunLog, duration
+from sac import Population, SacConfig
+from task_specs import Task, get_task
+from thompson import ThompsonSampler
+
+# What a seed is for, so that no two uses of the run's seed can meet.
+PROBE, EXPLORE, COLLECT, EVALUATE, FINAL, SEARCH, NETWORKS, ARMS, BATCHES = range(9)
+
+# Why an agent is out of the game until the next search round.
+DIVERGED = "its networks have diverged"
+FAILED = "its reward function failed"
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The policy that did best in any evaluation so far."""
+
+    agent: int
+    score: Score
+    weights: np.ndarray
+
+
+class LaRes:
+    """One run.
+
+    Agents 0 to pop_size - 1 hold the slots of the population. With the human-designed reward at hand there is one more,
+    the human agent, which learns from the environment's own reward and is never replaced.
+
+    Args:
+        args: the flags, see `arguments`.
+        setting: "from_scratch" or "with_init"; the two differ in the prompts and in the human agent, in nothing else.
+        task: what is to be learned.
+        log: where everything goes that the run leaves behind.
+        interruption: tells whether the user wants the run to end.
+    """
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        setting: Setting,
+        task: Task,
+        model: LanguageModel,
+        builtin: ProgramSearch,
+        log: RunLog,
+        interruption: Interruption,
+    ) -> None:
+        self.args, self.task, self.log, self.interruption = args, task, log, interruption
+        self.slots = list(range(args.pop_size))
+        self.human = args.pop_size if setting == "with_init" else None
+        self.agents = self.slots if self.human is None else [*self.slots, self.human]
+        self.decisions = args.episode_length // args.action_repeat
+
+        device = torch.device(args.device)
+        torch.set_num_threads(args.threads or cores())
+        config = SacConfig(
+            task.obs_size, task.action_size, args.hidden_size, args.q_lr, args.p_lr, args.gamma, args.tau,
+            args.log_std_min, args.log_std_max, args.target_update_interval, args.reward_scale, args.constraint_coef,
+        )  # fmt: skip
+        self.population = Population(len(self.agents), config, device, self.seed(NETWORKS))
+        self.buffer = ReplayBuffer(
+            args.buffer_size, task.obs_size, task.action_size, task.variable_width, len(self.agents), device,
+            shared=bool(args.shared_buffer),
+        )  # fmt: skip
+        workers = args.num_workers or cores()
+        self.collectors = Collectors(
+            task,
+            PolicyShape(self.population.actors.sizes, args.log_std_min, args.log_std_max),
+            len(self.agents) + 1,
+            workers,
+            bool(args.hide_goal),
+            args.action_repeat,
+        )
+        # Behind the agents' policies stands one that is never trained, for --explore_episode.
+        self.untrained = len(self.agents)
+        stranger = Population(1, config, torch.device("cpu"), self.seed(NETWORKS, self.untrained))
+        self.collectors.set_policies(np.concatenate([self.population.actors.flat(), stranger.actors.flat()]))
+        self.reward_workers = RewardWorkers(task.inputs, workers, self.buffer.table)
+        self.search = RewardSearch(
+            task,
+            model,
+            self.reward_workers,
+            record_probe(task, self.seed(PROBE), bool(args.hide_goal), args.action_repeat),
+            builtin=builtin,
+            setting=setting,
+            episode_length=args.episode_length,
+            attempts=args.llm_attempts,
+            deadline=args.llm_deadline,
+            human_feedback=args.human_feedback,
+            log=log.say,
+            record=lambda row: log.append("llm.jsonl", row),
+            check_order=self.order_share,
+            order_threshold=args.order_check,
+        )
+        self.thompson = ThompsonSampler(len(self.agents), args.windows_length)
+        self.arm_generator = np.random.default_rng(self.seed(ARMS))
+        self.batch_generator = torch.Generator(device).manual_seed(self.seed(BATCHES))
+
+        self.programs: dict[int, Program] = {}  # the reward function in each slot
+        self.masked: dict[int, str] = {}  # agents out of the game until the next search round, and why
+        self.relabeled: dict[str, np.ndarray | Failure] = {}  # the stored transitions' rewards under new functions
+        self.champion: Champion | None = None
+        self.snapshot = self.population.state_dict()
+        self.losses: dict[str, np.ndarray] = {}
+        self.env_steps = self.iteration = self.round = self.evaluations = 0
+        self.last_search = self.last_evaluation = 0
+
+    def seed(self, *use: int) -> int:
+        """A seed of its own for each use of the run's seed."""
+        return int(np.random.SeedSequence([self.args.seed, *use]).generate_state(1)[0])
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    def train(self) -> str:
+        """From nothing to the last env step; returns what ended it: "finished", "solved" or "interrupted"."""
+        self.begin()
+        while self.env_steps < self.args.total_timesteps:
+            if self.env_steps - self.last_search >= self.args.LLM_freq:
+                self.search_round()
+            transitions = self.collect()
+            self.learn(self.args.update_cycles * transitions)
+            if self.interruption.signal:
+                return "interrupted"
+            if self.env_steps - self.last_evaluation >= self.args.display_interval:
+                self.evaluate()
+            if self.champion and 0 < self.args.stop_success <= self.champion.score.success_rate:
+                return "solved"
+        return "finished"
+
+    def begin(self) -> None:
+        """The first population, and random actions for it to learn from."""
+        for slot, program in enumerate(self.search.initial(len(self.slots))):
+            self.install(slot, program)
+        orders: list[Order] = []
+        left = self.args.init_exploration_steps // self.args.action_repeat
+        while left > 0:
+            orders.append(Order(UNIFORM, self.seed(EXPLORE, len(orders)), min(left, self.decisions)))
+            left -= self.decisions
+        began = time.monotonic()
+        for episode in self.collectors.run(orders):
+            self.store(episode, EXPLORATION)
+        self.say_cost((time.monotonic() - began) / max(self.env_steps, 1))
+        self.learning_began = self.env_steps, self.log.wall_time
+
+    def collect(self) -> int:
+        """One episode of each chosen agent's policy, in parallel; returns the number of transitions."""
+        self.iteration += 1
+        arms = self.choose_arms()
+        self.collectors.set_policies(self.population.actors.flat())
+        orders = [Order(arm, self.seed(COLLECT, self.iteration, arm), self.decisions) for arm in arms]
+        episodes = self.collectors.run(orders)
+        for arm, episode in zip(arms, episodes, strict=True):
+            self.store(episode, EXPLORATION if arm == self.untrained else arm)
+            if arm != self.untrained:
+                self.thompson.update(arm, bool(episode.success[-1]))
+        return sum(len(episode.success) for episode in episodes)
+
+    def choose_arms(self) -> list[int]:
+        """The policies that collect next."""
+        alive = [slot for slot in self.slots if slot not in self.masked]
+        if self.args.selection == "thompson":
+            arms = self.thompson.draw(alive, len(self.slots), self.arm_generator)
+        elif self.args.selection == "uniform":
+            arms = sorted({alive[pick] for pick in self.arm_generator.integers(len(alive), size=len(self.slots))})
+        else:
+            arms = alive
+        if self.human is not None and self.human not in self.masked:
+            arms = [*arms, self.human]
+        return [*arms, self.untrained] if self.args.explore_episode else arms
+
+    def store(self, episode: Episode, collector: int) -> None:
+        """Put an episode into the buffer, with the reward of every function."""
+        if not self.args.bootstrap_timeouts:
+            episode.transitions["terminal"][-1] = 1.0
+        self.env_steps += len(episode.success) * self.args.action_repeat
+        sound = [slot for slot in self.slots if slot not in self.masked]
+        for start, stop in self.buffer.add(episode.transitions, collector, bool(episode.success.any())):
+            sources = [self.programs[slot].source for slot in sound]
+            for slot, rewards in zip(sound, self.reward_workers.evaluate_rows(sources, start, stop), strict=True):
+                if isinstance(rewards, Failure):
+                    self.mask(slot, FAILED, rewards.reason)
+                else:
+                    self.buffer.set_rewards(slot, start, stop, rewards)
+            if self.human is not None:
+                self.buffer.set_rewards(self.human, start, stop, self.buffer.columns["env_reward"][start:stop])
+
+    def learn(self, updates: int) -> None:
+        """SAC updates of every agent, each on its own reward column."""
+        for _ in range(updates):
+            batch = self.buffer.draw(self.args.batch_size, self.batch_generator)
+            self.population.update(batch, self.population.noise(self.args.batch_size))
+            if self.interruption.signal:
+                break
+        self.losses = self.population.losses()
+        for agent in np.flatnonzero(~self.population.finite()):
+            if agent not in self.masked:
+                self.mask(int(agent), DIVERGED)
+        if all(slot in self.masked for slot in self.slots):
+            self.recover()
+        self.show_progress()
+
+    def search_round(self) -> None:
+        """Rank, keep the elites, replace the other reward functions, relabel, rescale, inherit."""
+        self.round += 1
+        scores = self.evaluate()
+        ranking = self.rank(scores)
+        best, elites = ranking[0], ranking[: self.args.elite_num]
+        open_slots = sorted(set(self.slots) - set(elites), key=lambda slot: slot not in self.masked)
+        reports = {agent: self.report(agent, scores[agent]) for agent in elites}
+
+        self.relabeled.clear()
+        newcomers = self.search.improve(
+            self.round,
+            None if best == self.human else self.programs[best],
+            reports[best],
+            [(self.programs[agent], reports[agent]) for agent in elites if agent != self.human],
+            len(open_slots),
+        )
+        replaced = [
+            slot for slot, program in zip(open_slots, newcomers, strict=False) if self.replace(slot, program, best)
+        ]
+        diverged = [agent for agent, why in self.masked.items() if why == DIVERGED and agent not in replaced]
+        heirs = replaced if self.args.inherit else []
+        self.population.inherit(best, [*heirs, *diverged])
+        if self.args.inherit and self.human is not None and self.human not in elites:
+            # Its own reward has not changed, so its critics are still right, and nothing holds it near the best agent.
+            self.population.inherit_actor(best, self.human)
+        self.masked = {slot: why for slot, why in self.masked.items() if slot not in [*replaced, *diverged]}
+        self.thompson.reset()
+        self.last_search = self.env_steps
+        self.log.population(self.search.programs)
+
+    def replace(self, slot: int, program: Program, best: int) -> bool:
+        """Give `slot` a new reward function over the whole buffer, on the scale of the best one, unless it fails."""
+        if self.args.buffer_transfer:
+            rewards: np.ndarray | Failure = self.buffer.columns["rewards"][: self.buffer.size, best].copy()
+        else:
+            rewards = self.relabel(program.source)
+        if isinstance(rewards, Failure):
+            program.accepted, program.kind, program.reason = False, rewards.kind, rewards.reason
+            self.log.say(f"slot {slot} keeps its reward function: the new one failed in the buffer ({rewards.reason})")
+            return False
+        self.buffer.set_rewards(slot, 0, self.buffer.size, rewards)
+        self.buffer.rescale(slot, best, self.args.scale_type)
+        self.install(slot, program)
+        return True
+
+    def relabel(self, source: str) -> np.ndarray | Failure:
+        """The rewards of every stored transition under a new function."""
+        if source not in self.relabeled:
+            [self.relabeled[source]] = self.reward_workers.evaluate_rows([source], 0, self.buffer.size)
+        return self.relabeled[source]
+
+    def rank(self, scores: dict[int, Score]) -> list[int]:
+        """The agents, best first. When every success rate is zero, the return alone decides; then the lower index."""
+        return sorted(scores, key=lambda agent: self.fitness(scores[agent]), reverse=True)
+
+    def fitness(self, score: Score) -> tuple[float, ...]:
+        """What agents are ranked by, the first number before the second."""
+        return (score.env_return,) if self.args.fitness == "return" else (score.success_rate, score.env_return)
+
+    # --- what happens on the way ------------------------------------------------------------------------------------
+
+    def evaluate(self) -> dict[int, Score]:
+        """Deterministic episodes of every agent that is in the game; keeps the best policy seen so far."""
+        self.evaluations += 1
+        self.last_evaluation = self.env_steps
+        sound = [agent for agent in self.agents if agent not in self.masked]
+        # The same episodes for every agent: chance must not decide which is better.
+        seeds = [self.seed(EVALUATE, self.evaluations, number) for number in range(self.args.eval_episodes)]
+        self.collectors.set_policies(self.population.actors.flat())
+        orders = [Order(agent, seed, self.decisions, deterministic=True) for agent in sound for seed in seeds]
+        episodes = self.collectors.run(orders)
+        scores = {agent: Score(episodes[i * len(seeds) : (i + 1) * len(seeds)]) for i, agent in enumerate(sound)}
+        best = self.rank(scores)[0]
+        if self.champion is None or self.fitness(scores[best]) >= self.fitness(self.champion.score):
+            self.champion = Champion(best, scores[best], self.population.actors.flat()[best])
+            self.log.write_networks(self.population.networks(best))
+        self.snapshot = self.population.state_dict()
+        self.log.metrics(self.env_steps, self.row(scores))
+        return scores
+
+    def report(self, agent: int, score: Score) -> AgentReport:
+        """What the language model is told of an agent."""
+        own_return, components = score.env_return, {}
+        if agent != self.human:
+            columns = score.columns("next_obs", "action", "variables")
+            [evaluation] = self.reward_workers.evaluate([self.programs[agent].source], columns, components=True)
+            if isinstance(evaluation, Failure):
+                own_return = np.nan
+            else:
+                own_return = float(evaluation.rewards.sum(dtype=np.float64)) / len(score.episodes)
+                components = {
+                    name: (float(values.mean()), float(values.min()), float(values.max()))
+                    for name, values in evaluation.components.items()
+                }
+        return AgentReport(score.success_rate, score.env_return, own_return, components, score.metrics)
+
+    def order_share(self, source: str) -> float | None:
+        """Share of the stored successful episodes whose mean reward beats that of every failed one.
+
+        Sun et al., "A Large Language Model-Driven Reward Code Design Framework via Dynamic Feedback" (CARD), 2024. None
+        while the buffer does not hold episodes of both kinds.
+        """
+        _, success = self.buffer.episode_means(self.buffer.columns["env_reward"])
+        if success.all() or not success.any():
+            return None
+        rewards = self.relabel(source)
+        if isinstance(rewards, Failure):
+            return None
+        means, _ = self.buffer.episode_means(rewards)
+        return float((means[success] > means[~success].max()).mean())
+
+    def install(self, slot: int, program: Program) -> None:
+        """Enter a program into the population, and its code and response into the run directory."""
+        program.slot = slot
+        program.scale, program.shift = float(self.buffer.scale[slot]), float(self.buffer.shift[slot])
+        self.programs[slot] = program
+        self.log.write_text(f"Iter_{self.round}_Reward_Code_{slot}.py", program.source)
+        self.log.write_text(f"Iter_{self.round}_Response_{slot}.txt", program.response)
+
+    def mask(self, agent: int, why: str, detail: str = "") -> None:
+        """Take an agent out of the game until the next search round gives it a new start."""
+        self.masked[agent] = why
+        self.log.say(f"agent {agent} is out until the next search round: {why}{detail and f' ({detail})'}")
+
+    def recover(self) -> None:
+        """Nobody is left: go back to the networks of the last evaluation, or to the next search round at once."""
+        self.log.say("no agent is left; going back to the networks of the last evaluation")
+        self.population.load_state_dict(self.snapshot)
+        self.masked = {agent: why for agent, why in self.masked.items() if why == FAILED}
+        if all(slot in self.masked for slot in self.slots) and self.human is None:
+            raise RunError(
+                "every reward function of the population has failed in the buffer; see run.log for the reasons"
+            )
+
+    # --- what the user sees -----------------------------------------------------------------------------------------
+
+    def row(self, scores: dict[int, Score]) -> dict[str, Any]:
+        """A row of metrics.jsonl."""
+        ranking = self.rank(scores)
+        agents = {
+            agent: {
+                "success_rate": score.success_rate,
+                "last_step_success_rate": score.last_step_success_rate,
+                "env_return": score.env_return,
+                "thompson": self.thompson.rates()[agent],
+                **{name: values[agent] for name, values in self.losses.items()},
+            }
+            for agent, score in scores.items()
+        }
+        usage = self.search.model.usage
+        return {
+            "round": self.round,
+            "best": {"agent": ranking[0], **agents[ranking[0]]},
+            "agents": agents,
+            "masked": list(self.masked),
+            "llm": {"calls": usage.calls, "tokens_in": usage.tokens_in, "tokens_out": usage.tokens_out},
+            "protocol": self.protocol(self.args.eval_episodes),
+        }
+
+    def protocol(self, episodes: int) -> dict[str, Any]:
+        """How a success rate was measured."""
+        return {
+            "episodes": episodes,
+            "episode_length": self.args.episode_length,
+            "action_repeat": self.args.action_repeat,
+            "goal_visible": not self.args.hide_goal,
+        }
+
+    def say_cost(self, env_step: float) -> None:
+        """What the run will cost: hours at the speed measured now, memory, requests.
+
+        Args:
+            env_step: seconds that an env step took in the initial exploration.
+        """
+        args, began, tries = self.args, time.monotonic(), 5
+        state = self.population.state_dict()
+        for _ in range(tries):
+            batch = self.buffer.draw(args.batch_size, torch.Generator(self.population.device))
+            self.population.update(batch, self.population.noise(args.batch_size))
+        self.population.losses()
+        update = (time.monotonic() - began) / tries
+        self.population.load_state_dict(state)
+
+        left = args.total_timesteps - self.env_steps
+        evaluated = left / args.display_interval * len(self.agents) * args.eval_episodes * args.episode_length
+        seconds = (left + evaluated) * env_step + left * args.update_cycles * update / args.action_repeat
+        requests = args.llm_attempts * -(-args.total_timesteps // args.LLM_freq)
+        memory = self.buffer.bytes_per_row * min(self.buffer.capacity, args.total_timesteps // args.action_repeat)
+        self.log.say(
+            f"{left:,} env steps to go, about {duration(seconds)} at {1e3 * update:.0f} ms an update of all agents and "
+            f"{1e3 * env_step:.2f} ms an env step; {memory / 1e9:.2f} GB for the buffer; "
+            f"at most {requests} requests to {args.model}"
+        )
+
+    def show_progress(self) -> None:
+        """How far the run is."""
+        left = max(self.args.total_timesteps - self.env_steps, 0)
+        learned, elapsed = self.env_steps - self.learning_began[0], self.log.wall_time - self.learning_began[1]
+        speed = learned / max(elapsed, 1e-9)
+        best = "none yet" if self.champion is None else f"{self.champion.score.success_rate:.0%}"
+        usage = self.search.model.usage
+        cost = (usage.tokens_in * self.args.price_in + usage.tokens_out * self.args.price_out) / 1e6
+        self.log.progress(
+            f"{self.env_steps:,} of {self.args.total_timesteps:,} env steps, {speed:.0f} a second, "
+            f"best success {best}, {duration(left / max(speed, 1e-9))} left, "
+            f"tokens {usage.tokens_in:,} in {usage.tokens_out:,} out" + (f", cost {cost:.2f}" if cost else "")
+        )
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def finish(self, status: str) -> None:
+        """Evaluate the chosen policy in fresh episodes, on which nothing was selected, and write the summary."""
+        summary: dict[str, Any] = {"status": status, "final_success_rate": None}
+        if status != "interrupted":
+            if self.last_evaluation < self.env_steps:
+                self.evaluate()
+            assert self.champion is not None
+            self.collectors.set_policies(self.champion.weights[None])
+            seeds = [self.seed(FINAL, number) for number in range(self.args.final_episodes)]
+            score = Score(self.collectors.run([Order(0, seed, self.decisions, deterministic=True) for seed in seeds]))
+            solved = round(score.success_rate * len(seeds))
+            interval = stats.binomtest(solved, len(seeds)).proportion_ci(method="wilson")
+            summary |= {
+                "final_success_rate": score.success_rate,
+                "final_success_interval": [interval.low, interval.high],
+                "final_last_step_success_rate": score.last_step_success_rate,
+                "final_env_return": score.env_return,
+                "protocol": self.protocol(len(seeds)),
+                "chosen_agent": self.champion.agent,
+            }
+            self.log.say(
+                f"final success rate {score.success_rate:.2f} (95% interval {interval.low:.2f} to {interval.high:.2f}) "
+                f"over {len(seeds)} fresh episodes; {self.env_steps:,} env steps in {duration(self.log.wall_time)}"
+            )
+        self.log.population(self.search.programs)
+        summary |= {
+            "env_steps": self.env_steps,
+            "wall_time": round(self.log.wall_time, 3),
+            "llm": vars(self.search.model.usage) | {"rejected": dict(self.search.rejected)},
+        }
+        self.log.write_json("summary.json", summary)
+
+    def close(self) -> None:
+        """End all workers."""
+        self.collectors.close()
+        self.reward_workers.close()
+
+
+def run(args: argparse.Namespace, setting: Setting) -> int:
+    """A whole run, from flags to exit status: 0, 2 after the user's mistake, 1 when it cannot go on, 130 or 143."""
+    try:
+        if args.device == "auto":
+            args.device = "cuda" if torch.cuda.is_available() else "cpu"
+        elif args.device == "cuda" and not torch.cuda.is_available():
+            raise UsageError("--device cuda: PyTorch sees no GPU here; use --device auto or cpu")
+        task = get_task(args.env_name, args.task_file)
+        builtin = ProgramSearch(task, args.seed)
+        model = connect(
+            args.model,
+            builtin=builtin,
+            temperature=args.temperature,
+            max_calls=args.max_llm_calls,
+            max_tokens=args.max_llm_tokens,
+        )
+        log = RunLog(args.log_dir, args.exp_name or default_name(args, setting), vars(args))
+        try:
+            with Interruption() as interruption:
+                log.say(
+                    f"{setting} on {task.name} with {args.model}, seed {args.seed}; everything goes to {log.directory}"
+                )
+                if args.ignored_flags:
+                    log.say(f"without effect: {', '.join(args.ignored_flags)}")
+                lares = LaRes(args, setting, task, model, builtin, log, interruption)
+                try:
+                    lares.finish(lares.train())
+                finally:
+                    lares.close()
+            return 128 + interruption.signal if interruption.signal else 0
+        finally:
+            log.close()
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (RunError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
