@@ -4,12 +4,25 @@ Every model answers a :class:`Request` with a :class:`Reply`, or raises :class:`
 Nothing here knows what the texts are about.
 """
 
+import asyncio
+import difflib
+import json
+import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from errors import UsageError
+
+RETRIES = 6  # of the client for one request; with its backoff they span about half a minute
+CONNECT_TIMEOUT = 15.0  # seconds
+CONCURRENCY = 8  # requests under way at once
+POLL_INTERVAL = 0.5  # seconds between two looks for a manual answer
+NEXT_ANSWER = "----- next answer -----"
 
 Message = dict[str, str]  # "role": system, user or assistant; "content": the text
 
@@ -131,8 +144,315 @@ class Recorded:
             )
 
 
-def connect(model: str, builtin: LanguageModel) -> LanguageModel:
-    """The model behind ``--model``; `builtin` is what that name stands for."""
+class RemoteModel:
+    """A model behind a service that speaks OpenAI's chat completions, through the ``openai`` client.
+
+    The key and, if it is not OpenAI's own, the service's address come from ``OPENAI_API_KEY`` and ``OPENAI_BASE_URL``.
+    The client repeats what may succeed later (rate limits, server errors, lost connections) with its own backoff;
+    whatever it does ends at the request's deadline.
+
+    Args:
+        name: the model's name at the service.
+        temperature: sampling temperature.
+        max_calls: requests in all, 0 for no bound. The client's repetitions are not counted.
+        max_tokens: tokens in all, both ways, 0 for no bound. The request that goes beyond it is the last one.
+
+    Raises:
+        UsageError: the key is missing or cannot be one, or the address is none.
+    """
+
+    def __init__(self, name: str, *, temperature: float = 1.0, max_calls: int = 0, max_tokens: int = 0) -> None:
+        self.name = name
+        self.usage = Usage()
+        self.max_calls = max_calls
+        self.max_tokens = max_tokens
+        self._temperature = temperature
+        self._refused: set[str] = set()  # parameters that the service does not know; they are not sent again
+        self._key = os.environ.get("OPENAI_API_KEY", "").strip()
+        self._url = os.environ.get("OPENAI_BASE_URL", "").strip() or None
+        if not self._key:
+            raise UsageError(
+                f"--model {name} needs a key: set OPENAI_API_KEY (to anything, if your server wants none), "
+                "or use --model builtin, which needs neither key nor network"
+            )
+        if not re.fullmatch(r"[!-~]+", self._key):
+            raise UsageError("OPENAI_API_KEY holds characters that no key has, such as spaces; set it to the key alone")
+        address = urlsplit(self._url or "https://api.openai.com/v1")
+        if address.scheme not in {"http", "https"} or not address.hostname:
+            raise UsageError("OPENAI_BASE_URL must be an address like http://localhost:8000/v1")
+        self._server = address.hostname + (f":{address.port}" if address.port else "")
+
+    def ask(self, request: Request) -> Reply:
+        """All texts in one call, if the service can do that; else the rest in parallel calls of one text each."""
+        return asyncio.run(self._ask(request))
+
+    async def _ask(self, request: Request) -> Reply:
+        import openai  # it takes a second, and most of the program does not need it
+
+        left = max(request.deadline - time.monotonic(), 0.0)
+        reply = Reply([])
+        client = openai.AsyncOpenAI(
+            api_key=self._key,
+            base_url=self._url,
+            max_retries=RETRIES,
+            timeout=openai.Timeout(left, connect=min(left, CONNECT_TIMEOUT)),
+        )
+        async with client:
+            try:
+                await asyncio.wait_for(self._collect(client, request, reply), left)
+            except asyncio.TimeoutError:
+                trouble: Exception = ServiceAway(f"{self.name} at {self._server} was not done after {left:.0f} s")
+            except (ServiceAway, BudgetSpent) as error:
+                trouble = error
+            else:
+                return reply
+        if not reply.texts:
+            raise trouble
+        reply.notes.append(str(trouble))
+        return reply
+
+    async def _collect(self, client: Any, request: Request, reply: Reply) -> None:
+        await self._send(client, request.messages, request.count, reply)
+        if not reply.texts:
+            return  # the next request may fare better; asking a broken service for the rest would not
+        slots = asyncio.Semaphore(CONCURRENCY)
+
+        async def one_more() -> None:
+            async with slots:
+                await self._send(client, request.messages, 1, reply)
+
+        outcomes = await asyncio.gather(
+            *(one_more() for _ in range(request.count - len(reply.texts))), return_exceptions=True
+        )
+        for trouble in outcomes:
+            if isinstance(trouble, BaseException):
+                raise trouble
+
+    async def _send(self, client: Any, messages: list[Message], count: int, reply: Reply) -> None:
+        """One call; what comes is added to `reply`."""
+        import openai
+
+        while True:
+            options: dict[str, Any] = {"temperature": self._temperature, **({"n": count} if count > 1 else {})}
+            options = {name: value for name, value in options.items() if name not in self._refused}
+            self._spend()
+            try:
+                completion = await client.chat.completions.create(model=self.name, messages=messages, **options)
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                refused = _refused_parameter(error.param, str(error), options)
+                if refused is None:
+                    raise ServiceAway(f"{self._server} refuses the request: {self._redact(error)}") from None
+                self._refused.add(refused)
+                reply.notes.append(f"{self._server} does not take the parameter {refused}; it is not sent any more")
+            except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+                raise ServiceAway(
+                    f"{self._server} does not accept the key ({error.status_code}); check OPENAI_API_KEY"
+                ) from None
+            except openai.NotFoundError:
+                raise ServiceAway(
+                    f"{self._server} knows no model {self.name} (404); check --model and OPENAI_BASE_URL"
+                ) from None
+            except openai.APIStatusError as error:
+                raise ServiceAway(f"{self._server} answers {error.status_code}: {self._redact(error)}") from None
+            except openai.APIConnectionError as error:
+                raise ServiceAway(f"{self._server} cannot be reached: {self._redact(error)}") from None
+            except Exception as error:
+                # The client lets the errors of its JSON and type parsers through. Whatever a server manages to send,
+                # it must not end a run of hours.
+                reply.notes.append(f"{self._server} sent a malformed answer ({type(error).__name__})")
+                return
+            else:
+                self._read(completion, messages, reply)
+                return
+
+    def _spend(self) -> None:
+        used = self.usage.tokens_in + self.usage.tokens_out
+        if self.max_calls and self.usage.calls >= self.max_calls:
+            raise BudgetSpent(f"all {self.max_calls} requests of --max_llm_calls are used up")
+        if self.max_tokens and used >= self.max_tokens:
+            raise BudgetSpent(f"{used} tokens are used, --max_llm_tokens is {self.max_tokens}")
+        self.usage.add(calls=1)
+
+    def _read(self, completion: Any, messages: list[Message], reply: Reply) -> None:
+        """Add a completion's texts to `reply`, whatever the service made of the protocol."""
+        choices = getattr(completion, "choices", None)
+        if not isinstance(choices, list):
+            reply.notes.append(f"{self._server} sent something that is no chat completion")
+            return
+        length = 0
+        for choice in choices:
+            text = _text(getattr(getattr(choice, "message", None), "content", None))
+            reason = getattr(choice, "finish_reason", None)
+            length += len(text)
+            if not text.strip():
+                reply.notes.append(f"{self.name} gave an answer without text (finish_reason {reason})")
+                continue
+            if reason == "length":
+                reply.cut_off.append(len(reply.texts))
+            reply.texts.append(text)
+        if not choices:
+            reply.notes.append(f"{self._server} sent a completion without choices")
+        # Servers that do not count must not get around a budget: four characters are about a token.
+        usage = getattr(completion, "usage", None)
+        guess_in = sum(len(message["content"]) for message in messages) // 4
+        self.usage.add(
+            tokens_in=_count(getattr(usage, "prompt_tokens", None), guess_in),
+            tokens_out=_count(getattr(usage, "completion_tokens", None), length // 4),
+        )
+
+    def _redact(self, error: Exception) -> str:
+        text = " ".join(str(error).split()).replace(self._key, "[key]")
+        return text if len(text) <= 300 else text[:300] + "..."
+
+
+def _refused_parameter(param: str | None, message: str, sent: Mapping[str, Any]) -> str | None:
+    """Which of the parameters sent an error is about: the one that it names, else the first that its text mentions."""
+    named = (param or "").split(".")[-1]
+    if named in sent:
+        return named
+    # Not every service says n: some speak of choices. A backslash before it is the end of a quoted line.
+    spelled = {name: r"(?<!\\)\bn\b|\bchoices?\b" if name == "n" else rf"\b{name}\b" for name in sent}
+    places = {name: match.start() for name, words in spelled.items() if (match := re.search(words, message))}
+    return min(places, key=lambda name: places[name], default=None)
+
+
+def _text(content: Any) -> str:
+    """A message's content as text; some services send a list of parts."""
+    if isinstance(content, list):
+        return "".join(_text(part.get("text")) for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
+
+
+def _count(value: Any, otherwise: int) -> int:
+    return value if isinstance(value, int) and value >= 0 else otherwise
+
+
+class ReplayModel:
+    """Gives what a run recorded, round by round, as it came: the same texts, the same failures, free of cost.
+
+    Args:
+        directory: a run directory, or any directory with an ``llm.jsonl``.
+
+    Raises:
+        UsageError: there is no recording, or it cannot be read.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self.name = f"replay:{directory}"
+        self.usage = Usage()
+        path = Path(directory) / "llm.jsonl"
+        self._rounds: dict[int, list[dict[str, Any]]] = {}
+        for row in _read_rows(path):
+            self._rounds.setdefault(row["round"], []).append(row)
+
+    def ask(self, request: Request) -> Reply:
+        """The round's next recorded reply; ServiceAway when there are no more."""
+        rows = self._rounds.get(request.round)
+        if not rows:
+            raise ServiceAway(f"the recording {self.name[7:]} has no more answers for search round {request.round}")
+        row = rows.pop(0)
+        if row.get("error"):
+            kind = BudgetSpent if row["error"]["kind"] == "BudgetSpent" else ServiceAway
+            raise kind(row["error"]["message"])
+        return Reply(row["texts"], row.get("parents", []), row.get("cut_off", []), row.get("notes", []))
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UsageError(
+            f"there is no recording {path} ({error.strerror}); expected a run directory, or one of recordings/"
+        ) from None
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            well_formed = isinstance(row["round"], int) and isinstance(row["texts"], list)
+            if not (well_formed and all(isinstance(text, str) for text in row["texts"])):
+                raise TypeError
+        except (ValueError, KeyError, TypeError):
+            raise UsageError(f"{path}, line {number}: this is no recorded exchange with a model") from None
+        rows.append(row)
+    return rows
+
+
+class ManualModel:
+    """Writes each prompt to a file and waits for the answer in a file beside it.
+
+    The files are ``0001_prompt.txt`` and ``0001_answer.txt``, and so on; numbers that an earlier run used are skipped.
+    An answer file may hold several answers, with the line `NEXT_ANSWER` between them.
+
+    Args:
+        directory: where the files lie; made if it is not there.
+        log: takes one line that says which file is waited for.
+    """
+
+    def __init__(self, directory: str, log: Callable[[str], None]) -> None:
+        if not directory:
+            raise UsageError("--model manual: names no directory; give it as in --model manual:prompts_here")
+        self.name = f"manual:{directory}"
+        self.usage = Usage()
+        self.directory = Path(directory)
+        self.log = log
+
+    def ask(self, request: Request) -> Reply:
+        """What stands in the answer file; ServiceAway when it is not there by the deadline."""
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            used = [int(path.name[:4]) for path in self.directory.glob("[0-9][0-9][0-9][0-9]_*.txt")]
+            stem = f"{max(used, default=0) + 1:04d}"
+            prompt = self.directory / f"{stem}_prompt.txt"
+            answer = self.directory / f"{stem}_answer.txt"
+            prompt.write_text(_manual_prompt(request, answer.name), encoding="utf-8")
+        except OSError as error:
+            raise ServiceAway(f"no prompt can be written to {self.directory}: {error.strerror}") from None
+        self.usage.add(calls=1)
+        self.log(f"{prompt} waits for an answer in {answer.name}")
+        seen = (0, 0)
+        while time.monotonic() < request.deadline:
+            if answer.exists():
+                state = answer.stat()
+                # Whoever writes it may not be done yet: it counts once it has stayed the same for a while.
+                if state.st_size and (state.st_size, state.st_mtime_ns) == seen:
+                    texts = answer.read_text(encoding="utf-8-sig", errors="replace").split(NEXT_ANSWER)
+                    return Reply([text.strip() + "\n" for text in texts if text.strip()])
+                seen = (state.st_size, state.st_mtime_ns)
+            time.sleep(min(POLL_INTERVAL, max(request.deadline - time.monotonic(), 0.0)))
+        raise ServiceAway(f"no answer came in {answer}")
+
+
+def _manual_prompt(request: Request, answer: str) -> str:
+    head = (
+        f"Give everything below the line to a language model, and put its answer into {answer} beside this file.\n"
+        f"{request.count} independent answers are wanted; fewer will do. Between two answers put the line\n"
+        f"{NEXT_ANSWER}\n{'_' * 80}\n"
+    )
+    if len(request.messages) == 2:  # what is said once, to begin with, reads best as one text
+        return head + "\n" + "\n".join(message["content"] for message in request.messages)
+    return head + "".join(f"\n[{message['role']}]\n\n{message['content']}" for message in request.messages)
+
+
+def connect(
+    model: str,
+    *,
+    builtin: LanguageModel,
+    temperature: float = 1.0,
+    max_calls: int = 0,
+    max_tokens: int = 0,
+    log: Callable[[str], None] = print,
+) -> LanguageModel:
+    """The model that ``--model`` names: ``builtin``, ``replay:DIR``, ``manual:DIR``, or one of a remote service.
+
+    Nothing is sent before the first request. Raises UsageError when that model cannot be used.
+    """
+    kind, _, directory = model.partition(":")
     if model == "builtin":
         return builtin
-    raise UsageError(f"--model {model}: only builtin can be used so far")
+    if kind == "replay":
+        return ReplayModel(directory)
+    if kind == "manual":
+        return ManualModel(directory, log)
+    if difflib.get_close_matches(model.lower(), ["builtin"], cutoff=0.75):
+        raise UsageError(f"there is no --model {model}; did you mean builtin?")
+    return RemoteModel(model, temperature=temperature, max_calls=max_calls, max_tokens=max_tokens)
