@@ -60,7 +60,7 @@ class Stack:
         state = {}
         for layer in range(0, len(self.parameters), 2):
             weight, bias = (parameter[index].detach().cpu() for parameter in self.parameters[layer : layer + 2])
-            state[f"{layer}.weight"] = weight.T.contiguous()
+            state[f"{layer}.weight"] = weight.mT.contiguous()
             state[f"{layer}.bias"] = bias[0].clone()
         return state
 
@@ -74,5 +74,5 @@ def flat_network(state: dict[str, Tensor]) -> tuple[np.ndarray, tuple[int, ...]]
     """A network's state dict (see :meth:`Stack.network_state`) as a row (P,) of `Stack.flat`, and its sizes."""
     weights = [value for name, value in state.items() if name.endswith("weight")]
     sizes = (weights[0].shape[1], *(weight.shape[0] for weight in weights))
-    rows = [value.T.reshape(-1) for value in state.values()]
+    rows = [value.mT.reshape(-1) if value.ndim == 2 else value for value in state.values()]
     return torch.cat(rows).numpy().astype(np.float32), sizes
