@@ -17,7 +17,8 @@ import numpy as np
 
 from errors import RunError
 from processes import Arrays, Header, SharedTable, WorkerDied, WorkerProcess, WorkerTimeout, wait_any
-from reward_check import Rejected, check_source, extract
+from reward_check import Rejected, check_source
+from reward_text import extract
 
 if TYPE_CHECKING:
     from task_specs import Input
@@ -144,7 +145,7 @@ class RewardWorkers:
 
     def check(self, texts: Sequence[str], probe: Columns) -> list[Verdict]:
         """Find the code in each answer, check it, prove it on the `probe`, and compile it if that can be done."""
-        verdicts: list[Verdict | None] = []
+        verdicts = []
         for text in texts:
             source = ""
             try:
@@ -160,11 +161,11 @@ class RewardWorkers:
         seconds = self._time_limit + rows * _SECONDS_A_ROW
         sources = list(dict.fromkeys(verdict.source for verdict in verdicts if verdict.accepted))
         jobs = [_Job(source, {"do": "prove"}, probe, seconds) for source in sources]
-        proofs = dict(zip(sources, self._run(jobs)))
+        proofs = dict(zip(sources, self._run(jobs), strict=True))
         proved = [source for source in sources if not isinstance(proofs[source], Failure)]
         jobs = [_Job(source, {"do": "compile"}, probe, seconds + _COMPILE_SECONDS) for source in proved]
         notes: dict[str, str] = {}
-        for source, answer in zip(proved, self._run(jobs)):
+        for source, answer in zip(proved, self._run(jobs), strict=True):
             notes[source] = answer.reason if isinstance(answer, Failure) else str(answer[0]["note"])
             self._compiled[source] = not notes[source]
         results = []
@@ -235,7 +236,7 @@ class RewardWorkers:
         answers = self._run(jobs)
         results: dict[str, Evaluation | Failure] = {}
         for source in distinct:
-            mine = [(job, answer) for job, answer in zip(jobs, answers) if job.source == source]
+            mine = [(job, answer) for job, answer in zip(jobs, answers, strict=True) if job.source == source]
             results[source] = self._join(mine, columns, start, stop)
         return [results[source] for source in sources]
 
