@@ -1,0 +1,162 @@
+"""The shared buffer: rows stay together, rewards belong to their agent, old and new rows agree on the scale."""
+
+import numpy as np
+import pytest
+import torch
+
+from replay_buffer import EXPLORATION, ReplayBuffer
+
+CPU = torch.device("cpu")
+OBS, ACTION, VARIABLES = 3, 2, 4
+
+
+def make(capacity=50, agents=3, shared=True):
+    return ReplayBuffer(capacity, OBS, ACTION, VARIABLES, agents, CPU, shared)
+
+
+def episode(first, count):
+    """Transitions whose every number says which transition it is: `first`, first + 1, ..."""
+    serial = np.arange(first, first + count, dtype=np.float32)
+    return {
+        "obs": np.repeat(serial[:, None], OBS, 1),
+        "action": np.repeat(serial[:, None] + 0.25, ACTION, 1),
+        "next_obs": np.repeat(serial[:, None] + 1, OBS, 1),
+        "variables": np.repeat(serial[:, None] + 0.5, VARIABLES, 1),
+        "env_reward": serial * 2,
+        "terminal": (serial % 7 == 0).astype(np.float32),
+    }
+
+
+def reward_of(agent, serial):
+    return serial * 10 + agent
+
+
+def fill(buffer, first, count, collector=0, success=False):
+    for start, stop in buffer.add(episode(first, count), collector, success):
+        for agent in range(buffer.agents):
+            buffer.set_rewards(agent, start, stop, reward_of(agent, buffer.columns["obs"][start:stop, 0]))
+
+
+def test_a_batch_is_made_of_whole_rows_with_each_agents_own_reward():
+    buffer = make()
+    fill(buffer, 0, 40)
+    batch = buffer.draw(64, torch.Generator().manual_seed(0))
+    serial = batch.obs[..., 0]
+    assert serial.shape == (3, 64)
+    torch.testing.assert_close(batch.action, (serial + 0.25)[..., None].expand(-1, -1, ACTION))
+    torch.testing.assert_close(batch.next_obs, (serial + 1)[..., None].expand(-1, -1, OBS))
+    torch.testing.assert_close(batch.terminal, (serial % 7 == 0).float())
+    for agent in range(3):
+        torch.testing.assert_close(batch.reward[agent], reward_of(agent, serial[agent]))
+    assert not torch.equal(serial[0], serial[1])  # each agent draws for itself
+    assert serial.min() >= 0
+    assert serial.max() < 40
+
+
+def test_every_row_is_drawn_equally_often():
+    buffer = make()
+    fill(buffer, 0, 20)
+    drawn = buffer.draw(20_000, torch.Generator().manual_seed(1)).obs[0, :, 0].long()
+    counts = torch.bincount(drawn, minlength=20)
+    assert counts.min() > 850
+    assert counts.max() < 1150
+
+
+def test_the_oldest_rows_go_when_the_ring_is_full():
+    buffer = make(capacity=50)
+    for first in range(0, 130, 13):
+        fill(buffer, first, 13)
+    assert buffer.size == 50
+    held = np.sort(buffer.columns["obs"][:, 0])
+    np.testing.assert_array_equal(held, np.arange(80, 130))
+    np.testing.assert_array_equal(buffer.columns["rewards"][:, 2], reward_of(2, buffer.columns["obs"][:, 0]))
+    assert buffer.add(episode(130, 25), 0, False) == [(30, 50), (0, 5)]
+
+
+def test_episode_means_skip_episodes_that_are_partly_overwritten():
+    buffer = make(capacity=50)
+    for number, first in enumerate(range(0, 70, 14)):
+        fill(buffer, first, 14, success=number == 3)
+    means, success = buffer.episode_means(buffer.columns["obs"][:, 0])
+    np.testing.assert_allclose(means, [28 + 6.5, 42 + 6.5, 56 + 6.5])
+    assert success.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2])
+def test_rescaling_maps_a_new_column_onto_the_best_one_as_it_is_trained_on(kind):
+    buffer = make(capacity=400, agents=2)
+    fill(buffer, 0, 300)
+    generator = np.random.default_rng(2)
+    buffer.set_rewards(0, 0, 300, generator.normal(5, 2, 300).astype(np.float32))
+    buffer.scale[0], buffer.shift[0] = 3.0, -4.0  # the best column has been rescaled itself
+    buffer.set_rewards(1, 0, 300, generator.normal(-100, 0.1, 300).astype(np.float32))
+    buffer.rescale(1, 0, kind)
+    best, new = buffer.trained_rewards(0), buffer.trained_rewards(1)
+    raw = buffer.columns["rewards"][:300, 1]
+    if kind == 0:
+        np.testing.assert_array_equal(new, raw)
+    else:
+        assert new.std() == pytest.approx(best.std(), rel=1e-3)
+        assert new.mean() == pytest.approx(best.mean() if kind == 2 else raw.mean() * buffer.scale[1], rel=1e-3)
+    batch = buffer.draw(32, torch.Generator().manual_seed(3))
+    rows = batch.obs[1, :, 0].long().numpy()
+    np.testing.assert_allclose(batch.reward[1].numpy(), new[rows], rtol=1e-5)
+
+
+def test_a_constant_column_keeps_its_scale():
+    buffer = make(agents=2)
+    fill(buffer, 0, 30)
+    buffer.set_rewards(1, 0, 30, np.full(30, 7, np.float32))
+    buffer.rescale(1, 0, 2)
+    assert buffer.scale[1] == 1
+    assert np.allclose(buffer.trained_rewards(1), buffer.trained_rewards(0).mean())
+
+
+def test_a_surviving_column_means_the_same_before_and_after_later_rounds():
+    buffer = make(capacity=100)
+    fill(buffer, 0, 30)
+    buffer.rescale(1, 0, 2)
+    before = buffer.trained_rewards(1).copy()
+    fill(buffer, 30, 30)  # new transitions move every column's mean and spread
+    buffer.set_rewards(2, 0, 60, np.linspace(-3, 3, 60, dtype=np.float32))
+    buffer.rescale(2, 0, 2)  # and a later round replaces another function
+    np.testing.assert_array_equal(buffer.trained_rewards(1)[:30], before)
+    old, new = buffer.trained_rewards(1)[29], buffer.trained_rewards(1)[30]
+    raw = buffer.columns["rewards"][29:31, 1]
+    assert new - old == pytest.approx((raw[1] - raw[0]) * buffer.scale[1], rel=1e-4)
+
+
+def test_without_sharing_each_agent_draws_what_it_collected_and_the_exploration():
+    buffer = make(capacity=100, shared=False)
+    fill(buffer, 0, 10, EXPLORATION)
+    for agent in range(3):
+        fill(buffer, 10 + 20 * agent, 20, agent)
+    batch = buffer.draw(500, torch.Generator().manual_seed(4))
+    for agent in range(3):
+        own = set(range(10)) | set(range(10 + 20 * agent, 30 + 20 * agent))
+        assert set(batch.obs[agent, :, 0].long().tolist()) == own
+
+
+def test_reward_workers_see_what_is_stored():
+    buffer = make()
+    fill(buffer, 0, 40)
+    for name, expected in (("next_obs", 1.0), ("action", 0.25), ("variables", 0.5)):
+        np.testing.assert_array_equal(buffer.table.columns[name][:40, 0], np.arange(40) + expected)
+
+
+def test_a_restored_buffer_goes_on_as_the_saved_one():
+    one, two = make(), make()
+    for first in range(0, 91, 13):
+        fill(one, first, 13, success=first == 26)
+    one.rescale(1, 0, 2)
+    two.load_state_dict(one.state_dict())
+    for buffer in (one, two):
+        fill(buffer, 200, 9)
+    for ours, theirs in zip(
+        one.draw(99, torch.Generator().manual_seed(5)), two.draw(99, torch.Generator().manual_seed(5)), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    for ours, theirs in zip(
+        one.episode_means(one.columns["obs"][:, 0]), two.episode_means(two.columns["obs"][:, 0]), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
