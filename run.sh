@@ -1,0 +1,253 @@
+#!/usr/bin/env bash
+# Everything that LaRes can do, as one command each; without an argument it says what. Runs on bash 3.2 and later.
+
+set -u -f # -f: FLAGS and SEEDS are split into words, and no word is a file pattern
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" || exit 1
+python=.venv/bin/python
+
+# ------------------------------------------------------------------------------------------------ what is run
+
+quickstart_flags=(
+    --model=builtin
+    --env-name=window-close-v2
+    --total-timesteps=60000
+    --init-exploration-steps=3000
+    --LLM_freq=10000
+    --display-interval=5000
+    --hidden-size=128
+    --stop_success=1
+    --seed=1
+)
+
+published_flags=(
+    --buffer_transfer=0 --scale_type=2 --Inter_Loop_freq=1000000 --ucb_type=max --elite_num=3 --RL_ucb=1 --c=0.0
+    --EA_tau=0.1 --damp=1e-1 --total-timesteps=1000000 --eval-episodes=20 --LLM_freq=200000
+)
+
+published_tasks() { # setting
+    case $1 in
+        from_scratch) echo window-close-v2 window-open-v2 button-press-v2 door-close-v2 drawer-open-v2 ;;
+        with_init)
+            echo coffee-pull-v2 coffee-push-v2 hand-insert-v2 basketball-v2 dial-turn-v2 soccer-v2 push-back-v2
+            echo pick-out-of-hole-v2 hammer-v2 peg-unplug-side-v2 peg-insert-side-v2 button-press-topdown-v2
+            ;;
+    esac
+}
+
+windows_length() { # setting, task; prints nothing for a task without a published value
+    case $1:${2%-v[23]} in
+        from_scratch:window-close) echo 500 ;;
+        from_scratch:window-open | from_scratch:drawer-open) echo 200 ;;
+        from_scratch:door-close) echo 100 ;;
+        from_scratch:button-press) echo 50 ;;
+        with_init:coffee-pull | with_init:coffee-push) echo 20 ;;
+        with_init:hand-insert | with_init:basketball | with_init:dial-turn) echo 50 ;;
+        with_init:soccer | with_init:push-back) echo 100 ;;
+        with_init:pick-out-of-hole) echo 200 ;;
+        with_init:hammer | with_init:button-press-topdown) echo 500 ;;
+        with_init:peg-unplug-side | with_init:peg-insert-side) echo 500 ;;
+    esac
+}
+
+usage() {
+    cat <<'END'
+bash run.sh COMMAND
+
+  quickstart [flag...]      train on an easy task until a policy solves it; no API key, no GPU
+  setup                     make .venv with all that requirements.txt names; every other command does it when needed
+  test [pytest flag...]     style, types, and the whole test suite
+  bench                     measure how fast LaRes is on this machine
+  from_scratch [task...]    the published runs without a human reward (five tasks unless you name some)
+  with_init [task...]       the published runs that start from the human reward (twelve tasks unless you name some)
+
+Variables of the last two:
+  SEEDS="1 2 3"             one run per task and seed (default: 1)
+  MODEL=builtin             the language model (default: gpt-4o-mini, which needs OPENAI_API_KEY)
+  JOBS=2                    runs at once (default: 1)
+  FLAGS="--hide_goal 1"     flags added to every run
+
+Variable of all:
+  PYTHON=python3.12         the Python, 3.10 to 3.13, that .venv is made from
+
+Paths are relative to the directory of run.sh.
+END
+}
+
+die() { # exit status, message
+    echo "run.sh: $2" >&2
+    exit "$1"
+}
+
+have() {
+    command -v "$1" >/dev/null 2>&1
+}
+
+# ------------------------------------------------------------------------------------------------ set-up
+
+version_of() { # python; prints its version, and fails where it does not run or is not supported
+    "$1" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3]); sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
+        2>/dev/null </dev/null
+}
+
+find_python() { # prints the first one that is supported
+    local candidate
+    for candidate in python3 python3.12 python3.11 python3.13 python3.10 python; do
+        version_of "$candidate" >/dev/null && echo "$candidate" && return
+    done
+    return 1
+}
+
+make_venv() { # python, or nothing
+    local base=$1
+    if [ -z "$base" ]; then base=$(find_python) || have uv ||
+        die 1 "found no Python 3.10 to 3.13; install one, or say where it is: PYTHON=/path/to/python3.12 bash run.sh setup"; fi
+    rm -rf .venv || die 1 "cannot remove the old .venv"
+    if [ -z "$base" ]; then
+        echo "making .venv with uv, which brings a Python"
+        uv venv --seed --python 3.12 .venv || die 1 "uv could not make .venv, see above"
+    else
+        echo "making .venv with $base ($(version_of "$base"))"
+        "$base" -m venv .venv || { have uv && rm -rf .venv && uv venv --seed --python "$base" .venv; } ||
+            die 1 "$base could not make .venv, see above; on Debian and Ubuntu this may help: apt install python3-venv"
+    fi
+}
+
+install() { # requirements file
+    local quiet=''
+    [ -t 1 ] || quiet=--quiet
+    # uv is faster, but does not read pip's configuration (mirrors, local wheels); so pip may succeed where uv fails.
+    if have uv; then
+        uv pip install $quiet --python "$python" -r "$1" && return
+        echo "uv failed, trying pip"
+    fi
+    "$python" -m pip install $quiet --disable-pip-version-check --no-input -r "$1" ||
+        die 1 "the installation failed, see above; run the same command again to go on"
+}
+
+setup() {
+    # The stamp is removed first and written last: a .venv without it is what an interrupted set-up left, and is made anew.
+    local stamp=.venv/lares-stamp requirements installed chosen=''
+    requirements=$(cksum <requirements.txt) || die 1 "cannot read requirements.txt"
+    if [ -n "${PYTHON:-}" ]; then
+        chosen=$(version_of "$PYTHON") || die 1 "PYTHON=$PYTHON is no Python 3.10 to 3.13; give the path of one, or unset it"
+    fi
+    if [ -f "$stamp" ] && installed=$(version_of "$python") && [ "${chosen:-$installed}" = "$installed" ]; then
+        [ "$(cat "$stamp")" != "$requirements" ] || return 0
+        rm -f "$stamp"
+    else
+        make_venv "${PYTHON:-}"
+    fi
+    install requirements.txt
+    echo "$requirements" >"$stamp" || die 1 "cannot write $stamp"
+    echo "set-up complete: Python $(version_of "$python") in .venv"
+}
+
+# ------------------------------------------------------------------------------------------------ sweeps
+
+interrupted=''
+
+forward() { # signal, exit status; every run gets it once, saves its state and ends by itself
+    local pid
+    interrupted=$2
+    for pid in $(jobs -rp); do kill "-$1" "$pid" 2>/dev/null; done
+    echo "run.sh: told the runs to save and end; waiting for them" >&2
+}
+
+wait_for_less_than() { # number of runs
+    while [ "$(jobs -rp | wc -l)" -ge "$1" ]; do sleep 0.5; done
+}
+
+make_sweep_directory() { # setting; prints a directory that no other sweep has
+    local stem number=1
+    stem=logs/$1_$(date +%Y%m%d-%H%M%S)
+    mkdir -p logs || return
+    # mkdir alone is atomic: of two sweeps that start in the same second, only one gets the first name.
+    until mkdir "$stem.$number" 2>/dev/null; do
+        number=$((number + 1))
+        [ $number -le 100 ] || return
+    done
+    echo "$stem.$number"
+}
+
+sweep() { # setting, task...
+    local setting=$1 directory task seed window log index status failed=0
+    local flags pids=() logs=()
+    shift
+    # shellcheck disable=SC2046
+    [ $# -gt 0 ] || set -- $(published_tasks "$setting")
+    case ${JOBS:-1} in 0* | *[!0-9]*) die 2 "JOBS=$JOBS is no number of runs" ;; esac
+    directory=$(make_sweep_directory "$setting") || die 1 "cannot make a directory in $PWD/logs"
+    echo "run directories and log files: $PWD/$directory"
+
+    trap 'forward INT 130' INT
+    trap 'forward TERM 143' TERM HUP
+    for task in "$@"; do
+        for seed in ${SEEDS:-1}; do
+            wait_for_less_than "${JOBS:-1}"
+            [ -z "$interrupted" ] || break 2
+            log=$directory/$(printf %02d $((${#logs[@]} + 1)))_$(echo "$task" | tr -c 'A-Za-z0-9.\n-' _)_seed$seed.log
+            flags=("--env-name=$task" "${published_flags[@]}" "--model=${MODEL:-gpt-4o-mini}" "--seed=$seed" "--log-dir=$directory")
+            [ "$setting" = from_scratch ] || flags+=(--pop_size=5)
+            window=$(windows_length "$setting" "$task")
+            # shellcheck disable=SC2206
+            flags+=(${window:+--windows_length=$window} ${FLAGS:-})
+            # -m gives the run a process group of its own, so that Ctrl-C reaches it once, from forward(). The test
+            # stands behind the fork, so that no signal falls between the two.
+            set -m
+            [ -z "$interrupted" ] && exec "$python" "lares_$setting.py" "${flags[@]}" >"$log" 2>&1 </dev/null &
+            set +m
+            pids+=($!) logs+=("$log")
+            echo "started $log"
+        done
+    done
+    wait_for_less_than 1
+
+    for ((index = 0; index < ${#pids[@]}; index++)); do
+        wait "${pids[index]}"
+        status=$?
+        if [ $status -eq 0 ]; then
+            echo "done    ${logs[index]}"
+        else
+            failed=1
+            echo "exit $(printf %-3d $status)${logs[index]}: $(tail -n 1 "${logs[index]}")"
+        fi
+    done
+    return "${interrupted:-$failed}"
+}
+
+# ------------------------------------------------------------------------------------------------ commands
+
+trap 'exit 130' INT
+command=${1:-help}
+[ $# -eq 0 ] || shift
+
+case $command in
+    setup)
+        setup
+        ;;
+    quickstart)
+        setup
+        exec "$python" lares_from_scratch.py "${quickstart_flags[@]}" "$@"
+        ;;
+    test)
+        setup
+        exec </dev/null
+        "$python" -m ruff check . && "$python" -m ruff format --check . && "$python" -m mypy &&
+            "$python" -m pytest --durations=15 "$@"
+        ;;
+    bench)
+        setup
+        install benchmarks/requirements.txt
+        exec "$python" benchmarks/speed.py "$@"
+        ;;
+    from_scratch | with_init)
+        setup
+        sweep "$command" "$@"
+        ;;
+    help | -h | --help)
+        usage
+        ;;
+    *)
+        die 2 "there is no command '$command'; \`bash run.sh\` lists them"
+        ;;
+esac
