@@ -21,7 +21,8 @@ from errors import UsageError
 RETRIES = 6  # of the client for one request; with its backoff they span about half a minute
 CONNECT_TIMEOUT = 15.0  # seconds
 CONCURRENCY = 8  # requests under way at once
-POLL_INTERVAL = 0.5  # seconds between two looks for a manual answer
+POLL_INTERVAL = 0.25  # seconds between two looks at what is waited for
+SETTLED = 1.0  # seconds for which a manual answer must have stayed the same to be complete
 NEXT_ANSWER = "----- next answer -----"
 
 Message = dict[str, str]  # "role": system, user or assistant; "content": the text
@@ -50,13 +51,23 @@ class Parent:
 
 @dataclass(frozen=True)
 class Request:
-    """A conversation, and how many independent answers to it are wanted before `deadline` (``time.monotonic()``)."""
+    """A conversation, and how many independent answers to it are wanted before `deadline` (``time.monotonic()``).
+
+    Whoever waits for an answer asks `stop` several times a second, and gives up as soon as it says so.
+    """
 
     messages: list[Message]
     count: int
     deadline: float
     round: int = 0
     parents: tuple[Parent, ...] = ()
+    stop: Callable[[], bool] = lambda: False
+
+    def out_of_time(self) -> str:
+        """Why there is no use in waiting any longer; empty while there is."""
+        if self.stop():
+            return "the run was asked to stop"
+        return "the deadline was reached" if time.monotonic() >= self.deadline else ""
 
 
 @dataclass(frozen=True)
@@ -199,17 +210,26 @@ class RemoteModel:
         )
         async with client:
             try:
-                await asyncio.wait_for(self._collect(client, request, reply), left)
-            except asyncio.TimeoutError:
-                trouble: Exception = ServiceAway(f"{self.name} at {self._server} was not done after {left:.0f} s")
-            except (ServiceAway, BudgetSpent) as error:
-                trouble = error
-            else:
-                return reply
-        if not reply.texts:
-            raise trouble
-        reply.notes.append(str(trouble))
+                work = asyncio.ensure_future(self._collect(client, request, reply))
+                await self._until_done(work, request)
+            except (ServiceAway, BudgetSpent) as trouble:
+                if not reply.texts:
+                    raise
+                reply.notes.append(str(trouble))
         return reply
+
+    async def _until_done(self, work: "asyncio.Future[None]", request: Request) -> None:
+        """Wait for `work`, but no longer than the request allows; what hangs is taken down with its connections."""
+        try:
+            while not work.done():
+                if why := request.out_of_time():
+                    raise ServiceAway(f"{self.name} at {self._server} was not done when {why}")
+                left = max(request.deadline - time.monotonic(), 0.0)
+                await asyncio.wait([work], timeout=min(POLL_INTERVAL, left))
+            work.result()
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
 
     async def _collect(self, client: Any, request: Request, reply: Reply) -> None:
         await self._send(client, request.messages, request.count, reply)
@@ -409,17 +429,17 @@ class ManualModel:
             raise ServiceAway(f"no prompt can be written to {self.directory}: {error.strerror}") from None
         self.usage.add(calls=1)
         self.log(f"{prompt} waits for an answer in {answer.name}")
-        seen = (0, 0)
-        while time.monotonic() < request.deadline:
+        seen, since = (0, 0), 0.0
+        while not (why := request.out_of_time()):
             if answer.exists():
                 state = answer.stat()
-                # Whoever writes it may not be done yet: it counts once it has stayed the same for a while.
-                if state.st_size and (state.st_size, state.st_mtime_ns) == seen:
+                if (state.st_size, state.st_mtime_ns) != seen:  # whoever writes it may not be done yet
+                    seen, since = (state.st_size, state.st_mtime_ns), time.monotonic()
+                elif state.st_size and time.monotonic() - since >= SETTLED:
                     texts = answer.read_text(encoding="utf-8-sig", errors="replace").split(NEXT_ANSWER)
                     return Reply([text.strip() + "\n" for text in texts if text.strip()])
-                seen = (state.st_size, state.st_mtime_ns)
             time.sleep(min(POLL_INTERVAL, max(request.deadline - time.monotonic(), 0.0)))
-        raise ServiceAway(f"no answer came in {answer}")
+        raise ServiceAway(f"no answer was in {answer} when {why}")
 
 
 def _manual_prompt(request: Request, answer: str) -> str:

@@ -7,6 +7,7 @@ nothing but the parents' sources.
 """
 
 import ast
+import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -24,40 +25,44 @@ Genome = dict[str, "Gene"]
 
 @dataclass(frozen=True)
 class Shape:
-    """How a distance becomes a reward: code in the names of a term, and the widths that suit a robot's table (m)."""
+    """How what a term measures becomes a reward: code in the term's names, and the widths that suit a table (m)."""
 
     code: str
-    narrow: float
-    wide: float
     words: str
+    narrow: float = 1.0
+    wide: float = 1.0
+    measure: str = "distance"
 
 
-# Every shape is worth its weight at distance zero. The widths keep a slope at the half metre from which most arms
-# start: what vanishes there teaches nothing.
+# What is shaped from a distance is worth its weight at zero. The widths keep a slope at the half metre from which most
+# arms start: what vanishes there teaches nothing.
+DISTANCE_SHAPES = {
+    "exp": Shape("{t}_weight * np.exp(-{t}_distance / {t}_width)", "exponential", 0.1, 0.6),
+    "tanh": Shape("{t}_weight * (1.0 - np.tanh({t}_distance / {t}_width))", "tanh", 0.15, 0.7),
+    "long_tail": Shape("{t}_weight / (1.0 + ({t}_distance / {t}_width) ** 2)", "long-tailed", 0.06, 0.4),
+    "gaussian": Shape("{t}_weight * np.exp(-({t}_distance / {t}_width) ** 2)", "Gaussian", 0.2, 0.6),
+    "linear": Shape("{t}_weight * (1.0 - {t}_distance / {t}_width)", "linear", 0.3, 1.0),
+}
 SHAPES = {
-    "exp": Shape("{t}_weight * np.exp(-{t}_distance / {t}_width)", 0.1, 0.6, "exponential"),
-    "tanh": Shape("{t}_weight * (1.0 - np.tanh({t}_distance / {t}_width))", 0.15, 0.7, "tanh"),
-    "long_tail": Shape("{t}_weight / (1.0 + ({t}_distance / {t}_width) ** 2)", 0.06, 0.4, "long-tailed"),
-    "gaussian": Shape("{t}_weight * np.exp(-({t}_distance / {t}_width) ** 2)", 0.2, 0.6, "Gaussian"),
-    "linear": Shape("{t}_weight * (1.0 - {t}_distance / {t}_width)", 0.3, 1.0, "linear"),
+    **DISTANCE_SHAPES,
+    "bonus": Shape("{t}_weight if {t}_reached else 0.0", "a bonus", measure="reached"),
+    "as_it_is": Shape("{t}_weight * {t}_value", "as it is", measure="value"),
 }
-BONUS = Shape("{t}_weight if {t}_reached else 0.0", 1.0, 1.0, "a bonus")
-_SHAPE_OF = {
-    ast.unparse(ast.parse(shape.code.format(t="term"))): name for name, shape in {**SHAPES, "bonus": BONUS}.items()
-}
+_SHAPE_OF = {ast.unparse(ast.parse(shape.code.format(t="term"))): name for name, shape in SHAPES.items()}
 
 
 @dataclass(frozen=True)
 class Term:
-    """One thing that a reward may ask for: a distance as an expression over variables, zero when it is fulfilled."""
+    """One thing that a reward may ask for, by an expression over variables: a distance that is zero in the end."""
 
     name: str
-    distance: str
+    measure: str
     words: str
     chance: float  # of being in a program that is composed afresh
     weights: tuple[float, float]
     unit: float = 1.0  # the distance that counts as much as a metre between gripper and object
-    shapes: tuple[str, ...] = tuple(SHAPES)
+    shapes: tuple[str, ...] = tuple(DISTANCE_SHAPES)
+    helpers: str = ""  # functions that the expression calls
 
 
 @dataclass(frozen=True)
@@ -73,22 +78,28 @@ class ProgramSearch:
     """Composes reward programs for a task; on request it mutates and crosses parents by how they did.
 
     The texts have the form of a model's answer: a short explanation and a block of Python. All randomness comes from
-    `seed`, and a search restored with `load_state_dict` goes on as the first one would have.
+    `seed`, and a search restored with `load_state_dict` goes on as the first one would have. With `human_reward`, the
+    source of a reward function, programs may build on that function as one more term.
     """
 
     name = "builtin"
 
-    def __init__(self, task: Task, seed: int) -> None:
+    def __init__(self, task: Task, seed: int, human_reward: str | None = None) -> None:
         self.task = task
         self.usage = Usage()  # stays at nothing: it is free
-        self.terms = {term.name: term for term in task_terms(task)}
+        self._human_reward = human_reward
         self._random = np.random.default_rng([seed, 0x5EA7C4])
         self._composed = 0
+
+    @functools.cached_property
+    def terms(self) -> dict[str, Term]:
+        """What its programs are made of, by name. Raises UsageError for a task that gives nothing to go by."""
+        return {term.name: term for term in task_terms(self.task, self._human_reward)}
 
     def ask(self, request: Request) -> Reply:
         """As many texts as are wanted: offspring of the request's parents, or without any, programs made afresh."""
         genomes = [(parent, read_genome(parent.source)) for parent in request.parents]
-        known = [(parent, genome) for parent, genome in genomes if genome]
+        known = [(parent, _answered(genome, parent)) for parent, genome in genomes if genome]
         texts, parents = [], []
         for _ in range(request.count):
             genome, ids, origin = self._breed(known) if known else self._compose()
@@ -125,7 +136,7 @@ class ProgramSearch:
             child, ids, origin = self._cross(one, other), [first.id, second.id], "A cross"
         else:
             child, ids, origin = dict(chosen[0][1]), [chosen[0][0].id], "A variation"
-        return self._mutate(child, chosen[0][0]), ids, origin
+        return self._mutate(child, chosen[0][0].score), ids, origin
 
     def _cross(self, one: Genome, other: Genome) -> Genome:
         child: Genome = {}
@@ -135,38 +146,26 @@ class ProgramSearch:
                 child[name] = genes[self._random.integers(len(genes))]
         return child or dict(one)
 
-    def _mutate(self, genome: Genome, parent: Parent) -> Genome:
-        step = 0.15 + 0.6 * (1.0 - parent.score)  # what works well is changed little
+    def _mutate(self, genome: Genome, score: float) -> Genome:
+        step = 0.15 + 0.6 * (1.0 - score)  # what works well is changed little
         child: Genome = {}
         for name, gene in genome.items():
             term = self.terms.get(name)
-            if term is None or (self._random.random() < 0.1 and len(genome) > 1 and term.chance < 1.0):
+            if term is None or (self._random.random() < 0.1 and term.chance < 1.0):
                 continue
-            gene = self._respond(gene, parent.components.get(name))
             if self._random.random() < 0.2:
                 gene = replace(gene, shape=str(self._random.choice(term.shapes)))
             weight, width = np.exp(self._random.normal(0.0, step, size=2))
             child[name] = _fitted(term, Gene(gene.shape, gene.weight * weight, gene.width * width))
         missing = [term for term in self.terms.values() if term.name not in child]
-        if missing and (self._random.random() < 0.3 or not child):
+        if missing and (not child or self._random.random() < 0.3):
             term = missing[self._random.integers(len(missing))]
             child[term.name] = self._draw(term)
         return child
 
-    def _respond(self, gene: Gene, seen: tuple[float, float, float] | None) -> Gene:
-        """The gene after a look at what its component did: one that hardly moved gave the agent nothing to follow."""
-        if seen is None or gene.shape == "bonus":
-            return gene
-        mean, low, high = seen
-        if high - low > 0.05 * gene.weight:
-            return gene
-        if mean < 0.5 * gene.weight:  # far away all the time: let it be felt from farther off
-            return replace(gene, width=gene.width * 2.0)
-        return replace(gene, weight=gene.weight * 0.5)  # fulfilled all the time: others matter more
-
     def _draw(self, term: Term) -> Gene:
         name = str(self._random.choice(term.shapes))
-        shape = SHAPES.get(name, BONUS)
+        shape = SHAPES[name]
         weight, width = (
             math.exp(self._random.uniform(math.log(low), math.log(high)))
             for low, high in (term.weights, (shape.narrow, shape.wide))
@@ -175,7 +174,7 @@ class ProgramSearch:
 
     def _write(self, genome: Genome, origin: str) -> str:
         parts = [
-            f"- `{name}` rewards {self.terms[name].words}, {SHAPES.get(gene.shape, BONUS).words}, up to {gene.weight:g}"
+            f"- `{name}` rewards {self.terms[name].words}, {SHAPES[gene.shape].words}, with the weight {gene.weight:g}"
             for name, gene in genome.items()
         ]
         code = write_program(self.task, self.terms, genome)
@@ -186,20 +185,19 @@ def write_program(task: Task, terms: Mapping[str, Term], genome: Genome) -> str:
     """The source of a genome's reward function, under the contract of reward functions."""
     lines = []
     for name, gene in genome.items():
-        shape = SHAPES.get(gene.shape, BONUS)
+        shape = SHAPES[gene.shape]
         lines.append(f"{name}_weight = {gene.weight!r}")
-        if gene.shape == "bonus":
-            lines.append(f"{name}_reached = {terms[name].distance}")
-        else:
+        if gene.shape in DISTANCE_SHAPES:
             lines.append(f"{name}_width = {gene.width!r}")
-            lines.append(f"{name}_distance = {terms[name].distance}")
+        lines.append(f"{name}_{shape.measure} = {terms[name].measure}")
         lines.append(f"{name} = {shape.code.format(t=name)}")
     lines.append(f"reward = {' + '.join(genome)}")
     lines.append("return reward, {" + ", ".join(f'"{name}": {name}' for name in genome) + "}")
     body = "\n".join(lines)
     used = _names(body)
     arguments = [argument for argument in task.inputs if argument in used]
-    return f"def compute_reward({', '.join(arguments)}):\n" + "".join(f"    {line}\n" for line in lines)
+    helpers = "".join(f"{terms[name].helpers}\n\n\n" for name in genome if terms[name].helpers)
+    return f"{helpers}def compute_reward({', '.join(arguments)}):\n" + "".join(f"    {line}\n" for line in lines)
 
 
 def read_genome(source: str) -> Genome | None:
@@ -208,10 +206,12 @@ def read_genome(source: str) -> Genome | None:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-    assigned: dict[str, ast.expr] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            assigned[node.targets[0].id] = node.value
+    function = _function(tree)
+    assigned = {
+        ast.unparse(node.targets[0]): node.value
+        for node in (function.body if function else [])
+        if isinstance(node, ast.Assign) and len(node.targets) == 1
+    }
     genome = {}
     for name, value in assigned.items():
         shape = _SHAPE_OF.get(re.sub(rf"\b{name}_", "term_", ast.unparse(value)))
@@ -221,14 +221,15 @@ def read_genome(source: str) -> Genome | None:
     return genome or None
 
 
-def task_terms(task: Task) -> list[Term]:
-    """The terms that a task's variables, their roles and its success criterion give.
+def task_terms(task: Task, human_reward: str | None = None) -> list[Term]:
+    """The terms that a task's variables, their roles, its success criterion and perhaps its human reward give.
 
     Raises UsageError for a task that says neither where anything is nor when it is solved.
     """
     roles: dict[str, list[str]] = {}
     for variable in task.variables:
-        roles.setdefault(variable.role, []).append(variable.name)
+        if variable.shape == (() if variable.role == "opening" else (3,)):
+            roles.setdefault(variable.role, []).append(variable.name)
     gripper, thing, goal, start = (
         next(iter(roles.get(role, [])), None) for role in ("gripper", "object", "goal", "object_start")
     )
@@ -247,7 +248,7 @@ def task_terms(task: Task) -> list[Term]:
     if reach:
         terms.insert(0, Term("reach", reach, "the gripper's nearness to the object", 0.9, (0.5, 4.0)))
         terms.append(Term("stay", f"{reach} + {move}", "both at once: at the object, and it in place", 0.2, (0.5, 4.0)))
-    if place and place != move:
+    if place and place != move and (reach or not measure):
         terms.append(Term("place", place, "the object's nearness to the target in space", 0.25, (0.5, 4.0)))
     if reach and goal:
         behind = f"np.linalg.norm({thing} + 0.3 * ({thing} - {goal}) - {gripper})"
@@ -261,12 +262,33 @@ def task_terms(task: Task) -> list[Term]:
     if reach and start:
         lift = f"{reach} + max(0.0, {start}[2] + 0.1 - {thing}[2])"
         terms.append(Term("lift", lift, "the object held ten centimetres up", 0.1, (0.3, 2.0)))
-    effort = Term("effort", "np.linalg.norm(action)", "small actions", 0.25, (0.02, 0.3), unit=3.0)
-    terms.append(effort)
+    terms.append(Term("effort", "np.linalg.norm(action)", "small actions", 0.25, (0.02, 0.3), unit=3.0))
     if measure:
         solved = f"({task.success_expression})"
         terms.append(Term("success", solved, "success itself", 0.5, (1.0, 8.0), shapes=("bonus",)))
+    if human_reward is not None:
+        helpers, call = _as_helper(human_reward)
+        words = "what the human-designed reward rewards"
+        terms.append(Term("human", call, words, 0.6, (0.3, 1.0), shapes=("as_it_is",), helpers=helpers))
     return terms
+
+
+def _as_helper(source: str) -> tuple[str, str]:
+    """A reward function's source as that of a function `human_reward` that returns the reward alone, and its call."""
+    tree = ast.parse(source)
+    function = _function(tree)
+    assert function is not None
+    function.name = "human_reward"
+    for node in ast.walk(function):
+        if isinstance(node, ast.Return) and isinstance(node.value, (ast.Tuple, ast.List)):
+            node.value = node.value.elts[0]
+    arguments = ", ".join(argument.arg for argument in function.args.args)
+    return ast.unparse(tree), f"human_reward({arguments})"
+
+
+def _function(tree: ast.Module) -> ast.FunctionDef | None:
+    found = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "compute_reward")
+    return next(found, None)
 
 
 def success_measure(expression: str) -> str | None:
@@ -298,16 +320,31 @@ def _missing(node: ast.expr) -> str | None:
         if not isinstance(operator, (ast.Lt, ast.LtE, ast.Gt, ast.GtE)):
             return None
         is_distance = isinstance(small, ast.Call) and ast.unparse(small.func) in {"abs", "np.abs", "np.linalg.norm"}
-        if is_distance and not _names(ast.unparse(large)):
+        if is_distance and _names(ast.unparse(large)) <= {"np", "math"}:
             parts.append(ast.unparse(small))
         else:
-            parts.append(f"max(0.0, {ast.unparse(small)} - ({ast.unparse(large)}))")
+            parts.append(f"max(0.0, {ast.unparse(ast.BinOp(small, ast.Sub(), large))})")
         left = right
     return " + ".join(parts)
 
 
 def _between(one: str | None, other: str | None) -> str | None:
     return f"np.linalg.norm({one} - {other})" if one and other else None
+
+
+def _answered(genome: Genome, parent: Parent) -> Genome:
+    """The genome after a look at what its terms did: one that hardly moved gave the agent nothing to follow."""
+    answered = dict(genome)
+    for name, gene in genome.items():
+        if gene.shape in DISTANCE_SHAPES and name in parent.components:
+            mean, low, high = parent.components[name]
+            if high - low > 0.05 * gene.weight:
+                continue
+            if mean < 0.5 * gene.weight:  # far away all the time: let it be felt from farther off
+                answered[name] = replace(gene, width=gene.width * 2.0)
+            else:  # fulfilled all the time: others matter more
+                answered[name] = replace(gene, weight=gene.weight * 0.5)
+    return answered
 
 
 def _constant(node: ast.expr | None) -> float | None:
@@ -321,7 +358,7 @@ def _names(code: str) -> set[str]:
 
 def _fitted(term: Term, gene: Gene) -> Gene:
     """The gene within sane bounds, its numbers as short as a person would write them."""
-    shape = SHAPES.get(gene.shape, BONUS)
+    shape = SHAPES[gene.shape]
     weight = min(max(gene.weight, term.weights[0] / 3), term.weights[1] * 2)
     width = min(max(gene.width, shape.narrow * term.unit / 2), shape.wide * term.unit * 2)
     return Gene(gene.shape, float(f"{weight:.3g}"), float(f"{width:.3g}"))

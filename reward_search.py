@@ -5,8 +5,6 @@ wanted, at most `attempts` times and `deadline` seconds, and hears why candidate
 find stays open: the caller keeps old functions there.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 import time
@@ -14,17 +12,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from errors import RunError, UsageError, nearest
 from llm import BudgetSpent, LanguageModel, Message, Parent, Recorded, Reply, Request, ServiceAway, Usage
 from program_search import ProgramSearch
+from reward_code import RewardWorkers, Verdict
 from task_specs import Task
-
-if TYPE_CHECKING:
-    from reward_code import RewardWorkers, Verdict
 
 Setting = Literal["from_scratch", "with_init"]
 
@@ -106,6 +102,7 @@ class RewardSearch:
         record: takes one row of llm.jsonl, fit for JSON.
         check_order: gives for a source the share of solved episodes that it ranks above every unsolved one, None
             while that cannot be known.
+        stop: says whether the run was asked to stop, so that nobody waits for a model any more.
         order_threshold: candidates below this share are rejected; 0 only logs it.
 
     Raises UsageError when a prompt has a field that nothing fills, or when with init a task has no human reward.
@@ -128,6 +125,7 @@ class RewardSearch:
         record: Callable[[dict[str, Any]], None] = lambda row: None,
         check_order: Callable[[str], float | None] = lambda source: None,
         order_threshold: float = 0.0,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
         if setting == "with_init" and task.human_reward is None:
             raise UsageError(f"task {task.name} has no human reward to start from; use lares_from_scratch.py")
@@ -144,6 +142,7 @@ class RewardSearch:
         self.log = log
         self.check_order = check_order
         self.order_threshold = order_threshold
+        self.stop = stop
         self.programs: list[Program] = []
         self.rejected: Counter[str] = Counter()
         self.round_usage = Usage()
@@ -172,7 +171,7 @@ class RewardSearch:
             "success_expression": self.task.success_expression,
             "episode_length": str(self.episode_length),
             "variables": _describe_variables(self.task),
-            "arguments": ", ".join(variable.name for variable in self.task.variables),
+            "arguments": ", ".join([*(variable.name for variable in self.task.variables), "obs", "action"]),
         }
         if self.setting == "with_init":
             fields["human_reward"] = self.task.human_reward.source.strip()
@@ -259,7 +258,7 @@ class RewardSearch:
                 break
             asked = _with_appendix(messages, self._rejections(failed))
             try:
-                reply = model.ask(Request(asked, 2 * still_open, deadline, round, tuple(parents)))
+                reply = model.ask(Request(asked, 2 * still_open, deadline, round, tuple(parents), self.stop))
             except (ServiceAway, BudgetSpent) as error:
                 why = str(error)
                 self.log(f"search round {round}: {why}")
@@ -407,6 +406,8 @@ def _describe_variables(task: Task) -> str:
         shape = f"array of shape {variable.shape}" if variable.shape else "a number"
         unit = f", in {variable.unit}" if variable.unit else ""
         lines.append(f"- {variable.name} ({shape}{unit}): {variable.meaning}")
+    lines.append(f"- obs (array of shape ({task.obs_size},)): the whole observation after the step")
+    lines.append(f"- action (array of shape ({task.action_size},)): the action that was taken in the step")
     return "\n".join(lines)
 
 

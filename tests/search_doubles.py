@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from llm import Reply, Usage
+from task_specs import Input
 
 
 def variable(name, shape, role, meaning="where it is"):
@@ -22,6 +23,16 @@ VARIABLES = (
     variable("right_pad", (3,), "pad"),
     variable("gripper_opening", (), "opening"),
 )
+STARTS = np.cumsum([0, *(int(np.prod(v.shape)) for v in VARIABLES)])
+WIDTH = int(STARTS[-1])
+INPUTS = {
+    "obs": Input("next_obs", 0, 39, (39,)),
+    "action": Input("action", 0, 4, (4,)),
+    **{
+        v.name: Input("variables", int(a), int(b), v.shape)
+        for v, a, b in zip(VARIABLES, STARTS, STARTS[1:], strict=False)
+    },
+}
 HUMAN_SOURCE = "def compute_reward(obj, target):\n    secret_human_shaping = 1.0\n    return secret_human_shaping\n"
 
 
@@ -32,7 +43,9 @@ def make_task(**changes):
         "success": "the block is within 0.05 m of the target along x",
         "success_expression": "abs(obj[0] - target[0]) <= 0.05",
         "variables": VARIABLES,
-        "inputs": dict.fromkeys(["action", "obs", *(v.name for v in VARIABLES)]),
+        "inputs": INPUTS,
+        "obs_size": 39,
+        "action_size": 4,
         "human_reward": SimpleNamespace(source=HUMAN_SOURCE, success_source="secret_success"),
     }
     return SimpleNamespace(**{**fields, **changes})
@@ -82,9 +95,21 @@ class ScriptedModel:
         return answer if isinstance(answer, Reply) else Reply(list(answer))
 
 
+def random_columns(rng, rows):
+    """Transitions in random states, as a probe or a buffer holds them."""
+    columns = {
+        "next_obs": rng.normal(size=(rows, 39)),
+        "action": rng.uniform(-1, 1, (rows, 4)),
+        "variables": rng.uniform(-0.5, 0.5, (rows, WIDTH)),
+    }
+    return {name: column.astype(np.float32) for name, column in columns.items()}
+
+
 def random_state(rng):
-    values = {v.name: rng.uniform(-0.5, 0.5, v.shape) if v.shape else float(rng.uniform(0, 1)) for v in VARIABLES}
-    return {**values, "action": rng.uniform(-1, 1, 4), "obs": rng.normal(size=39)}
+    """One such state, as the arguments of a reward function."""
+    columns = random_columns(rng, 1)
+    state = {name: columns[at.column][0, at.start : at.stop].astype(float) for name, at in INPUTS.items()}
+    return {name: value if INPUTS[name].shape else float(value[0]) for name, value in state.items()}
 
 
 def call(source, state):

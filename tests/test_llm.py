@@ -199,10 +199,19 @@ def test_lasting_trouble_ends_with_the_clients_retries(service, monkeypatch):
 def test_nothing_outlasts_the_deadline(service, answer):
     model, _ = service(answer)
     before, started = threading.active_count(), time.monotonic()
-    with pytest.raises(ServiceAway, match="was not done after"):
+    with pytest.raises(ServiceAway, match="was not done when the deadline"):
         model.ask(request(4, seconds=1.0))
     assert time.monotonic() - started < 2.0
     assert threading.active_count() <= before + 1  # the server's own thread
+
+
+def test_waiting_ends_when_the_run_is_asked_to_stop(service, tmp_path):
+    remote, _ = service(Answer("{}", delay=30))
+    for model in (remote, connect(f"manual:{tmp_path}", builtin=BUILTIN, log=lambda line: None)):
+        started = time.monotonic()
+        with pytest.raises(ServiceAway, match="asked to stop"):
+            model.ask(request(stop=lambda started=started: time.monotonic() > started + 0.2))
+        assert time.monotonic() - started < 1.5
 
 
 def test_the_connection_of_a_slow_stream_is_closed_at_the_deadline(service):
@@ -468,7 +477,8 @@ def answer_later(path, *contents):
 
 
 def test_manual_answers_are_read_when_they_are_complete(tmp_path, monkeypatch):
-    monkeypatch.setattr(llm, "POLL_INTERVAL", 0.25)
+    monkeypatch.setattr(llm, "POLL_INTERVAL", 0.05)
+    monkeypatch.setattr(llm, "SETTLED", 0.4)
     lines = []
     model = connect(f"manual:{tmp_path / 'new'}", builtin=BUILTIN, log=lines.append)
     (tmp_path / "new").mkdir()
