@@ -76,6 +76,10 @@ class Score:
         """Mean sum of the environment's own rewards."""
         return float(np.mean([episode.env_return for episode in self.episodes]))
 
+    def summary(self) -> dict[str, float]:
+        """The three figures by their names."""
+        return {name: getattr(self, name) for name in ("success_rate", "last_step_success_rate", "env_return")}
+
     @property
     def metrics(self) -> dict[str, float]:
         """Means of the task's own quantities at episode end."""

@@ -7,7 +7,6 @@ steps the agents are ranked, the best rewards stay, the model improves on them, 
 """
 
 import argparse
-import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -16,23 +15,24 @@ import numpy as np
 import torch
 from scipy import stats
 
-from arguments import Setting, default_name
+from arguments import Setting
 from collection import UNIFORM, Collectors, Episode, Order, PolicyShape, Score
 from environments import record_probe
-from errors import RunError, UsageError
-from llm import LanguageModel, connect
-from processes import Interruption, cores
+from errors import RunError
+from llm import LanguageModel
+from processes import Interruption
 from program_search import ProgramSearch
 from replay_buffer import EXPLORATION, ReplayBuffer
 from reward_code import Failure, RewardWorkers
 from reward_search import AgentReport, Program, RewardSearch
+from run_cost import forecast
 from run_log import RunLog, duration
 from sac import Population, SacConfig
-from task_specs import Task, get_task
+from task_specs import Task
 from thompson import ThompsonSampler
 
 # What a seed is for, so that no two uses of the run's seed can meet.
-PROBE, EXPLORE, COLLECT, EVALUATE, FINAL, SEARCH, NETWORKS, ARMS, BATCHES = range(9)
+PROBE, EXPLORE, COLLECT, EVALUATE, FINAL, NETWORKS, ARMS, BATCHES = range(8)
 
 # Why an agent is out of the game until the next search round.
 DIVERGED = "its networks have diverged"
@@ -79,7 +79,6 @@ class LaRes:
         self.decisions = args.episode_length // args.action_repeat
 
         device = torch.device(args.device)
-        torch.set_num_threads(args.threads or cores())
         config = SacConfig(
             task.obs_size, task.action_size, args.hidden_size, args.q_lr, args.p_lr, args.gamma, args.tau,
             args.log_std_min, args.log_std_max, args.target_update_interval, args.reward_scale, args.constraint_coef,
@@ -89,12 +88,11 @@ class LaRes:
             args.buffer_size, task.obs_size, task.action_size, task.variable_width, len(self.agents), device,
             shared=bool(args.shared_buffer),
         )  # fmt: skip
-        workers = args.num_workers or cores()
         self.collectors = Collectors(
             task,
             PolicyShape(self.population.actors.sizes, args.log_std_min, args.log_std_max),
             len(self.agents) + 1,
-            workers,
+            args.num_workers,
             bool(args.hide_goal),
             args.action_repeat,
         )
@@ -102,7 +100,7 @@ class LaRes:
         self.untrained = len(self.agents)
         stranger = Population(1, config, torch.device("cpu"), self.seed(NETWORKS, self.untrained))
         self.collectors.set_policies(np.concatenate([self.population.actors.flat(), stranger.actors.flat()]))
-        self.reward_workers = RewardWorkers(task.inputs, workers, self.buffer.table)
+        self.reward_workers = RewardWorkers(task.inputs, args.num_workers, self.buffer.table)
         self.search = RewardSearch(
             task,
             model,
@@ -156,7 +154,9 @@ class LaRes:
 
     def begin(self) -> None:
         """The first population, and random actions for it to learn from."""
-        for slot, program in enumerate(self.search.initial(len(self.slots))):
+        with self.interruption.at_once():
+            programs = self.search.initial(len(self.slots))
+        for slot, program in enumerate(programs):
             self.install(slot, program)
         orders: list[Order] = []
         left = self.args.init_exploration_steps // self.args.action_repeat
@@ -166,8 +166,9 @@ class LaRes:
         began = time.monotonic()
         for episode in self.collectors.run(orders):
             self.store(episode, EXPLORATION)
-        self.say_cost((time.monotonic() - began) / max(self.env_steps, 1))
-        self.learning_began = self.env_steps, self.log.wall_time
+        env_step = (time.monotonic() - began) / max(self.env_steps, 1)
+        self.log.say(forecast(self.args, self.population, self.buffer, env_step))
+        self.log.begin_progress(self.env_steps, self.args.total_timesteps)
 
     def collect(self) -> int:
         """One episode of each chosen agent's policy, in parallel; returns the number of transitions."""
@@ -224,7 +225,7 @@ class LaRes:
                 self.mask(int(agent), DIVERGED)
         if all(slot in self.masked for slot in self.slots):
             self.recover()
-        self.show_progress()
+        self.log.progress(self.env_steps, self.champion.score.success_rate if self.champion else None, self.cost())
 
     def search_round(self) -> None:
         """Rank, keep the elites, replace the other reward functions, relabel, rescale, inherit."""
@@ -236,13 +237,14 @@ class LaRes:
         reports = {agent: self.report(agent, scores[agent]) for agent in elites}
 
         self.relabeled.clear()
-        newcomers = self.search.improve(
-            self.round,
-            None if best == self.human else self.programs[best],
-            reports[best],
-            [(self.programs[agent], reports[agent]) for agent in elites if agent != self.human],
-            len(open_slots),
-        )
+        with self.interruption.at_once():
+            newcomers = self.search.improve(
+                self.round,
+                None if best == self.human else self.programs[best],
+                reports[best],
+                [(self.programs[agent], reports[agent]) for agent in elites if agent != self.human],
+                len(open_slots),
+            )
         replaced = [
             slot for slot, program in zip(open_slots, newcomers, strict=False) if self.replace(slot, program, best)
         ]
@@ -295,16 +297,33 @@ class LaRes:
         sound = [agent for agent in self.agents if agent not in self.masked]
         # The same episodes for every agent: chance must not decide which is better.
         seeds = [self.seed(EVALUATE, self.evaluations, number) for number in range(self.args.eval_episodes)]
-        self.collectors.set_policies(self.population.actors.flat())
+        policies = self.population.actors.flat()
+        self.collectors.set_policies(policies)
         orders = [Order(agent, seed, self.decisions, deterministic=True) for agent in sound for seed in seeds]
         episodes = self.collectors.run(orders)
         scores = {agent: Score(episodes[i * len(seeds) : (i + 1) * len(seeds)]) for i, agent in enumerate(sound)}
         best = self.rank(scores)[0]
         if self.champion is None or self.fitness(scores[best]) >= self.fitness(self.champion.score):
-            self.champion = Champion(best, scores[best], self.population.actors.flat()[best])
+            self.champion = Champion(best, scores[best], policies[best])
             self.log.write_networks(self.population.networks(best))
         self.snapshot = self.population.state_dict()
-        self.log.metrics(self.env_steps, self.row(scores))
+        agents = {
+            agent: {
+                **score.summary(),
+                "thompson": self.thompson.rates()[agent],
+                **{name: values[agent] for name, values in self.losses.items()},
+            }
+            for agent, score in scores.items()
+        }
+        row = {
+            "round": self.round,
+            "best": {"agent": best, **agents[best]},
+            "agents": agents,
+            "masked": self.masked,
+            "llm": self.cost(),
+            "protocol": self.protocol(self.args.eval_episodes),
+        }
+        self.log.metrics(self.env_steps, row)
         return scores
 
     def report(self, agent: int, score: Score) -> AgentReport:
@@ -361,30 +380,11 @@ class LaRes:
                 "every reward function of the population has failed in the buffer; see run.log for the reasons"
             )
 
-    # --- what the user sees -----------------------------------------------------------------------------------------
-
-    def row(self, scores: dict[int, Score]) -> dict[str, Any]:
-        """A row of metrics.jsonl."""
-        ranking = self.rank(scores)
-        agents = {
-            agent: {
-                "success_rate": score.success_rate,
-                "last_step_success_rate": score.last_step_success_rate,
-                "env_return": score.env_return,
-                "thompson": self.thompson.rates()[agent],
-                **{name: values[agent] for name, values in self.losses.items()},
-            }
-            for agent, score in scores.items()
-        }
+    def cost(self) -> dict[str, float]:
+        """What the language model has cost so far: calls, tokens, and money at the given prices."""
         usage = self.search.model.usage
-        return {
-            "round": self.round,
-            "best": {"agent": ranking[0], **agents[ranking[0]]},
-            "agents": agents,
-            "masked": list(self.masked),
-            "llm": {"calls": usage.calls, "tokens_in": usage.tokens_in, "tokens_out": usage.tokens_out},
-            "protocol": self.protocol(self.args.eval_episodes),
-        }
+        money = (usage.tokens_in * self.args.price_in + usage.tokens_out * self.args.price_out) / 1e6
+        return {**vars(usage), "cost": money}
 
     def protocol(self, episodes: int) -> dict[str, Any]:
         """How a success rate was measured."""
@@ -394,46 +394,6 @@ class LaRes:
             "action_repeat": self.args.action_repeat,
             "goal_visible": not self.args.hide_goal,
         }
-
-    def say_cost(self, env_step: float) -> None:
-        """What the run will cost: hours at the speed measured now, memory, requests.
-
-        Args:
-            env_step: seconds that an env step took in the initial exploration.
-        """
-        args, began, tries = self.args, time.monotonic(), 5
-        state = self.population.state_dict()
-        for _ in range(tries):
-            batch = self.buffer.draw(args.batch_size, torch.Generator(self.population.device))
-            self.population.update(batch, self.population.noise(args.batch_size))
-        self.population.losses()
-        update = (time.monotonic() - began) / tries
-        self.population.load_state_dict(state)
-
-        left = args.total_timesteps - self.env_steps
-        evaluated = left / args.display_interval * len(self.agents) * args.eval_episodes * args.episode_length
-        seconds = (left + evaluated) * env_step + left * args.update_cycles * update / args.action_repeat
-        requests = args.llm_attempts * -(-args.total_timesteps // args.LLM_freq)
-        memory = self.buffer.bytes_per_row * min(self.buffer.capacity, args.total_timesteps // args.action_repeat)
-        self.log.say(
-            f"{left:,} env steps to go, about {duration(seconds)} at {1e3 * update:.0f} ms an update of all agents and "
-            f"{1e3 * env_step:.2f} ms an env step; {memory / 1e9:.2f} GB for the buffer; "
-            f"at most {requests} requests to {args.model}"
-        )
-
-    def show_progress(self) -> None:
-        """How far the run is."""
-        left = max(self.args.total_timesteps - self.env_steps, 0)
-        learned, elapsed = self.env_steps - self.learning_began[0], self.log.wall_time - self.learning_began[1]
-        speed = learned / max(elapsed, 1e-9)
-        best = "none yet" if self.champion is None else f"{self.champion.score.success_rate:.0%}"
-        usage = self.search.model.usage
-        cost = (usage.tokens_in * self.args.price_in + usage.tokens_out * self.args.price_out) / 1e6
-        self.log.progress(
-            f"{self.env_steps:,} of {self.args.total_timesteps:,} env steps, {speed:.0f} a second, "
-            f"best success {best}, {duration(left / max(speed, 1e-9))} left, "
-            f"tokens {usage.tokens_in:,} in {usage.tokens_out:,} out" + (f", cost {cost:.2f}" if cost else "")
-        )
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
@@ -450,10 +410,8 @@ class LaRes:
             solved = round(score.success_rate * len(seeds))
             interval = stats.binomtest(solved, len(seeds)).proportion_ci(method="wilson")
             summary |= {
-                "final_success_rate": score.success_rate,
+                **{f"final_{name}": value for name, value in score.summary().items()},
                 "final_success_interval": [interval.low, interval.high],
-                "final_last_step_success_rate": score.last_step_success_rate,
-                "final_env_return": score.env_return,
                 "protocol": self.protocol(len(seeds)),
                 "chosen_agent": self.champion.agent,
             }
@@ -465,7 +423,7 @@ class LaRes:
         summary |= {
             "env_steps": self.env_steps,
             "wall_time": round(self.log.wall_time, 3),
-            "llm": vars(self.search.model.usage) | {"rejected": dict(self.search.rejected)},
+            "llm": {**self.cost(), "rejected": dict(self.search.rejected)},
         }
         self.log.write_json("summary.json", summary)
 
@@ -473,43 +431,3 @@ class LaRes:
         """End all workers."""
         self.collectors.close()
         self.reward_workers.close()
-
-
-def run(args: argparse.Namespace, setting: Setting) -> int:
-    """A whole run, from flags to exit status: 0, 2 after the user's mistake, 1 when it cannot go on, 130 or 143."""
-    try:
-        if args.device == "auto":
-            args.device = "cuda" if torch.cuda.is_available() else "cpu"
-        elif args.device == "cuda" and not torch.cuda.is_available():
-            raise UsageError("--device cuda: PyTorch sees no GPU here; use --device auto or cpu")
-        task = get_task(args.env_name, args.task_file)
-        builtin = ProgramSearch(task, args.seed)
-        model = connect(
-            args.model,
-            builtin=builtin,
-            temperature=args.temperature,
-            max_calls=args.max_llm_calls,
-            max_tokens=args.max_llm_tokens,
-        )
-        log = RunLog(args.log_dir, args.exp_name or default_name(args, setting), vars(args))
-        try:
-            with Interruption() as interruption:
-                log.say(
-                    f"{setting} on {task.name} with {args.model}, seed {args.seed}; everything goes to {log.directory}"
-                )
-                if args.ignored_flags:
-                    log.say(f"without effect: {', '.join(args.ignored_flags)}")
-                lares = LaRes(args, setting, task, model, builtin, log, interruption)
-                try:
-                    lares.finish(lares.train())
-                finally:
-                    lares.close()
-            return 128 + interruption.signal if interruption.signal else 0
-        finally:
-            log.close()
-    except UsageError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except (RunError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1

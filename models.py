@@ -1,11 +1,5 @@
 """Many small networks as one: a stack of multilayer perceptrons whose parameters share batched tensors."""
 
-import os
-
-# OpenMP's threads spin while they wait by default, and two of them beside any busy process are then ten times slower.
-# The library reads this when it is loaded, with torch.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import itertools
 import math
 from collections.abc import Sequence

@@ -38,6 +38,8 @@ class RunLog:
         self._terminal = sys.stdout
         self._last_line = -math.inf
         self._open_line = False
+        self._learning_from = 0, 0.0
+        self._total = 0
         self.write_json("config.json", {"flags": dict(config), **_host()})
         # TensorBoard's writer is slow to import, and only a run that has begun needs it.
         from torch.utils.tensorboard import SummaryWriter
@@ -109,8 +111,30 @@ class RunLog:
         self._terminal.flush()
         self._keep(text)
 
-    def progress(self, text: str) -> None:
-        """Show how far the run is: in place on a terminal, as a line every few seconds in a log file."""
+    def begin_progress(self, env_steps: int, total: int) -> None:
+        """From here on speed is measured."""
+        self._learning_from = env_steps, self.wall_time
+        self._total = total
+
+    def progress(self, env_steps: int, success_rate: float | None, cost: Mapping[str, float]) -> None:
+        """Show how far the run is: in place on a terminal, as a line every few seconds in a log file.
+
+        Args:
+            env_steps: so far.
+            success_rate: the best agent's, None before the first evaluation.
+            cost: of the language model: tokens_in, tokens_out, cost.
+        """
+        first, began = self._learning_from
+        speed = (env_steps - first) / max(self.wall_time - began, 1e-9)
+        left = max(self._total - env_steps, 0) / max(speed, 1e-9)
+        text = (
+            f"{env_steps:,} of {self._total:,} env steps, {speed:.0f} a second, "
+            f"best success {'not known yet' if success_rate is None else f'{success_rate:.0%}'}, {duration(left)} left"
+        )
+        if cost["tokens_in"]:
+            text += f", {cost['tokens_in']:,.0f} tokens in, {cost['tokens_out']:,.0f} out"
+        if cost["cost"]:
+            text += f", cost {cost['cost']:.2f}"
         if _is_terminal(self._terminal):
             self._terminal.write(f"\r\x1b[K{text}")
             self._terminal.flush()

@@ -1,0 +1,78 @@
+"""From flags to exit status: what both entry scripts do before and after the algorithm itself."""
+
+import os
+
+# OpenMP's threads spin while they wait by default, and two of them beside any busy process are then ten times slower.
+# The library reads this when it is loaded, with torch, so it is set before anything here imports torch.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import argparse
+import errno
+import sys
+
+import torch
+
+from arguments import Setting, default_name
+from errors import RunError, UsageError
+from lares import LaRes
+from llm import connect
+from processes import Interruption, cores
+from program_search import ProgramSearch
+from run_log import RunLog
+from task_specs import get_task
+
+_MOST_THREADS = 4  # the matrices of one update are small: more threads mostly wait for each other
+
+
+def run(args: argparse.Namespace, setting: Setting) -> int:
+    """A whole run; returns 0, 2 after the user's mistake, 1 when it cannot go on, 130 or 143 when interrupted."""
+    try:
+        return _run(args, setting)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}:
+            raise
+        print(f"error: {error.filename or args.log_dir}: {error.strerror}; what is there stays intact", file=sys.stderr)
+        return 1
+
+
+def _run(args: argparse.Namespace, setting: Setting) -> int:
+    if args.device == "auto":
+        args.device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif args.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: PyTorch sees no GPU here; use --device auto or --device cpu")
+    args.threads = args.threads or min(cores(), _MOST_THREADS)
+    args.num_workers = args.num_workers or cores()
+    torch.set_num_threads(args.threads)
+    task = get_task(args.env_name, args.task_file)
+    builtin = ProgramSearch(task, args.seed)
+    model = connect(
+        args.model,
+        builtin=builtin,
+        temperature=args.temperature,
+        max_calls=args.max_llm_calls,
+        max_tokens=args.max_llm_tokens,
+    )
+    log = RunLog(args.log_dir, args.exp_name or default_name(args, setting), vars(args))
+    try:
+        with Interruption() as interruption:
+            log.say(f"{setting} on {task.name} with {args.model}, seed {args.seed}; everything goes to {log.directory}")
+            if args.ignored_flags:
+                log.say(f"without effect: {', '.join(args.ignored_flags)}")
+            lares = LaRes(args, setting, task, model, builtin, log, interruption)
+            try:
+                try:
+                    status = lares.train()
+                except KeyboardInterrupt:
+                    status = "interrupted"
+                lares.finish(status)
+            finally:
+                lares.close()
+        return 128 + interruption.signal if interruption.signal else 0
+    finally:
+        log.close()

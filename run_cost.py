@@ -1,0 +1,50 @@
+"""What a run will cost, said before it is spent: time at the speed measured on this machine, memory, requests."""
+
+import argparse
+import statistics
+import time
+
+import torch
+
+from replay_buffer import ReplayBuffer
+from run_log import duration
+from sac import Population
+
+_TRIES = 5
+
+
+def forecast(args: argparse.Namespace, population: Population, buffer: ReplayBuffer, env_step: float) -> str:
+    """One line about the rest of the run.
+
+    Args:
+        args: the flags.
+        population: the agents; a few updates are tried on them and taken back.
+        buffer: holds at least one transition.
+        env_step: seconds that an env step takes, as measured over the initial exploration.
+    """
+    update = update_seconds(population, buffer, args.batch_size)
+    done = buffer.added * args.action_repeat
+    left = max(args.total_timesteps - done, 0)
+    evaluated = left / args.display_interval * population.count * args.eval_episodes * args.episode_length
+    seconds = (left + evaluated) * env_step + left * args.update_cycles * update / args.action_repeat
+    memory = buffer.bytes_per_row * min(buffer.capacity, args.total_timesteps // args.action_repeat)
+    requests = args.llm_attempts * -(-args.total_timesteps // args.LLM_freq)
+    return (
+        f"{left:,} env steps to go: about {duration(seconds)} at {1e3 * update:.0f} ms an update of all agents and "
+        f"{1e3 * env_step:.2f} ms an env step; {memory / 1e9:.2f} GB for the buffer; "
+        f"at most {requests} requests to {args.model}"
+    )
+
+
+def update_seconds(population: Population, buffer: ReplayBuffer, batch_size: int) -> float:
+    """Median time of one update of all agents, which are left as they were."""
+    state = population.state_dict()
+    generator = torch.Generator(population.device).manual_seed(0)
+    seconds = []
+    for _ in range(_TRIES):
+        began = time.perf_counter()
+        population.update(buffer.draw(batch_size, generator), population.noise(batch_size))
+        population.losses()  # waits for the device
+        seconds.append(time.perf_counter() - began)
+    population.load_state_dict(state)
+    return statistics.median(seconds)
