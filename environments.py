@@ -70,7 +70,7 @@ class TaskEnvironment:
 
     def step(self, action: np.ndarray) -> Step:
         """Take `action` ``(action_size,)``, `action_repeat` times or until the episode is over."""
-        self._action = action = np.asarray(action, dtype=np.float32)
+        self._action = action = np.asarray(action, dtype=np.float32).astype(np.float64)
         total, success, terminated = 0.0, False, False
         for _ in range(self.action_repeat):
             self.obs, reward, terminated, _, info = self.env.step(action)

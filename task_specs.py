@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from errors import UsageError, nearest
+from human_rewards import HumanReward, derive
 
 # MetaWorld and Gymnasium are imported where they are used: reward workers import this file, and need neither.
 
@@ -672,6 +673,21 @@ class Task:
     environment_class: type
     task_file: str | None = None
 
+    @functools.cached_property
+    def human_reward(self) -> HumanReward | None:
+        """The human-designed reward: the entry's, or MetaWorld's. None if there is none.
+
+        Raises:
+            UsageError: MetaWorld's cannot be derived, because the task lacks a variable for something that it reads.
+        """
+        own = all_tasks(self.task_file)[self.name].get("human_reward")
+        if own is not None:
+            return HumanReward(own, f"success = {self.success_expression}\n")
+        if not _is_metaworld_class(self.environment_class):
+            return None
+        reads = {variable.name: variable.read for variable in self.variables if not variable.at_reset}
+        return derive(self.environment_class, reads)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return get_task, (self.name, self.task_file)
 
@@ -736,9 +752,7 @@ def show_goal(environment: Any, visible: bool) -> None:
 
 def is_metaworld(environment: Any) -> bool:
     """Whether `environment` is one of MetaWorld's."""
-    from metaworld.sawyer_xyz_env import SawyerXYZEnv
-
-    return isinstance(environment.unwrapped, SawyerXYZEnv)
+    return _is_metaworld_class(type(environment.unwrapped))
 
 
 def settle(environment: Any) -> None:
@@ -756,6 +770,12 @@ def settle(environment: Any) -> None:
 def compile_expression(source: str, parameters: str) -> Callable[..., Any]:
     """The Python expression `source` as a function; ``np`` is known to it."""
     return eval(compile(f"lambda {parameters}: (\n{source}\n)", "<expression>", "eval"), {"np": np})
+
+
+def _is_metaworld_class(environment_class: type) -> bool:
+    from metaworld.sawyer_xyz_env import SawyerXYZEnv
+
+    return issubclass(environment_class, SawyerXYZEnv)
 
 
 def _metaworld_class(name: str) -> Callable[..., Any] | None:
@@ -845,9 +865,13 @@ def _merge(
         if isinstance(fields, str):
             fields = {"meaning": fields}
         where = f"task {task!r}, variables.{variable}"
-        merged = {**vocabulary.get(variable, {}), **fields} if isinstance(fields, dict) else fields
-        _check_fields(where, merged, _VARIABLE_FIELDS, ("read", "meaning"))
-        yield variable, merged
+        if isinstance(fields, dict):
+            known = vocabulary.get(variable, {})
+            if "read" in fields:  # what is read anew is not read at the old moment
+                known = {field: value for field, value in known.items() if field != "at"}
+            fields = {**known, **fields}
+        _check_fields(where, fields, _VARIABLE_FIELDS, ("read", "meaning"))
+        yield variable, fields
 
 
 def _variable(task: str, name: Any, fields: dict[str, Any], environment: Any, obs: np.ndarray) -> Variable:
