@@ -340,7 +340,8 @@ def _text(content: Any) -> str:
     """A message's content as text; some services send a list of parts."""
     if isinstance(content, list):
         return "".join(_text(part.get("text")) for part in content if isinstance(part, dict))
-    return content if isinstance(content, str) else ""
+    # JSON may hold half of a character, which no file can be written with.
+    return content.encode("utf-8", "replace").decode("utf-8") if isinstance(content, str) else ""
 
 
 def _count(value: Any, otherwise: int) -> int:

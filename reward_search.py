@@ -27,6 +27,7 @@ Setting = Literal["from_scratch", "with_init"]
 PROMPTS = Path(__file__).with_name("prompts")
 _REMEMBERED = 6  # messages of a conversation that go to the model beside the first two: the last three exchanges
 _SHOWN_REASONS = 8
+SURPLUS = "surplus"  # the kind of a candidate that was not needed, and so not looked at
 _FIELDS = {
     "system": (),
     "task": ("description", "success", "success_expression", "episode_length", "variables", "arguments"),
@@ -254,27 +255,30 @@ class RewardSearch:
         why = "nothing came in time"
         for _ in range(self.attempts):
             still_open = count - len(accepted)
-            if not still_open or time.monotonic() >= deadline:
+            if not still_open or time.monotonic() >= deadline or self.stop():
                 break
             asked = _with_appendix(messages, self._rejections(failed))
+            self.log(f"search round {round}: {model.name} is asked for {2 * still_open} reward functions")
             try:
                 reply = model.ask(Request(asked, 2 * still_open, deadline, round, tuple(parents), self.stop))
             except (ServiceAway, BudgetSpent) as error:
                 why = str(error)
                 self.log(f"search round {round}: {why}")
                 break
-            for note in reply.notes:
+            for note in dict.fromkeys(reply.notes):
                 self.log(f"search round {round}: {note}")
-            why = next(iter(reply.notes), "the answers were empty")
+            if not reply.texts:
+                why = next(iter(reply.notes), f"{model.name} gave no answer")
             candidates = self._candidates(round, reply, asked)
-            self._judge(candidates, accepted, staying, still_open)
-            failed += [program for program in candidates if program.kind not in {"", "surplus"}]
+            self._judge(candidates, accepted, staying, count)
+            failed += [program for program in candidates if program.kind not in {"", SURPLUS}]
         self.rejected.update(program.kind for program in failed)
         if failed:
-            kinds = ", ".join(f"{number} {kind}" for kind, number in Counter(p.kind for p in failed).most_common())
-            self.log(f"search round {round}: {len(failed)} candidates rejected ({kinds})")
+            kinds = Counter(program.kind for program in failed)
+            listed = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
+            self.log(f"search round {round}: {len(failed)} candidates were rejected ({listed})")
             if not accepted:
-                why = f"all {len(failed)} candidates were rejected, the first for this: {failed[0].reason}"
+                why = f"every candidate was rejected ({listed}), the first one for this: {failed[0].reason}"
                 self.log(f"search round {round}: {why}")
         return accepted, why
 
@@ -290,27 +294,27 @@ class RewardSearch:
         return candidates
 
     def _judge(
-        self, candidates: Sequence[Program], accepted: list[Program], staying: Sequence[Program], count: int
+        self, candidates: list[Program], accepted: list[Program], staying: Sequence[Program], count: int
     ) -> None:
-        """Add the first `count` good candidates to `accepted`, and give every other one a kind and a reason."""
+        """Add good candidates to `accepted` until it holds `count`, and give every other one a kind and a reason."""
         known = {_canonical(program.source) for program in (*staying, *accepted)}
         if self.setting == "with_init":
             known.add(_canonical(self.task.human_reward.source))
-        wanted = len(accepted) + count
-        waiting = list(candidates)
-        while waiting:
+        waiting = candidates
+        while waiting and len(accepted) < count:
             # Checking means compiling: no more are checked at a time than are wanted.
-            size = wanted - len(accepted)
-            batch, waiting = (waiting[:size], waiting[size:]) if size else (waiting, [])
-            if not size:
-                for program in batch:
-                    program.kind, program.reason = "surplus", "the population was full already"
-                break
+            size = count - len(accepted)
+            batch, waiting = waiting[:size], waiting[size:]
             verdicts = self.workers.check([program.response for program in batch], self.probe)
             for program, verdict in zip(batch, verdicts, strict=True):
                 self._settle(program, verdict, known)
                 if program.accepted:
                     accepted.append(program)
+        for program in waiting:
+            program.kind, program.reason = SURPLUS, "the population was full already"
+        for program in candidates:
+            if not program.accepted:
+                program.messages = []  # nobody will go on with that conversation
 
     def _settle(self, program: Program, verdict: Verdict, known: set[str]) -> None:
         program.source, program.compiled = verdict.source, verdict.compiled
@@ -334,7 +338,7 @@ class RewardSearch:
                 return
         program.accepted, program.kind, program.reason = True, "", ""
         if verdict.note:
-            self.log(f"program {program.id} is not compiled and will be slow: {verdict.note}")
+            self.log(f"program {program.id} stays interpreted, which is slow: {verdict.note}")
 
     def _conversation(self, round: int, best: Program | None, report: AgentReport) -> list[Message]:
         fields = {
@@ -358,7 +362,7 @@ class RewardSearch:
         ]
 
     def _rejections(self, failed: Sequence[Program]) -> str:
-        reasons = Counter(f"{program.kind}: {program.reason}" for program in failed if program.kind != "surplus")
+        reasons = Counter(f"{program.kind}: {program.reason}" for program in failed if program.kind != SURPLUS)
         if not reasons:
             return ""
         lines = [

@@ -64,7 +64,7 @@ class FakeWorkers:
     def verdict(self, text):
         code = text.split("```python\n")[-1].split("```")[0] if "```" in text else text
         try:
-            tree = ast.parse(code)
+            tree = ast.parse(code if "def " in code else "")
         except SyntaxError as error:
             return self.rejected("syntax", f"line {error.lineno}: invalid syntax")
         if not any(isinstance(node, ast.FunctionDef) and node.name == "compute_reward" for node in tree.body):
@@ -89,10 +89,9 @@ class ScriptedModel:
         answer = self.answers.pop(0) if self.answers else []
         if isinstance(answer, Exception):
             raise answer
-        self.usage.calls += 1
-        self.usage.tokens_in += 100
-        self.usage.tokens_out += 10 * len(answer)
-        return answer if isinstance(answer, Reply) else Reply(list(answer))
+        reply = answer if isinstance(answer, Reply) else Reply(list(answer))
+        self.usage.add(calls=1, tokens_in=100, tokens_out=10 * len(reply.texts))
+        return reply
 
 
 def random_columns(rng, rows):

@@ -308,6 +308,12 @@ def test_a_text_in_parts(service):
     assert model.ask(request()).texts == ["one two"]
 
 
+def test_a_text_with_half_a_character_can_be_written_to_a_file(service):
+    model, _ = service(Answer('{"choices": [{"message": {"content": "a\\ud800b \\ud83d\\ude00"}}]}'))
+    (text,) = model.ask(request()).texts
+    assert text.encode("utf-8").decode("utf-8") == "a?b \U0001f600"
+
+
 # --- budgets ---------------------------------------------------------------------------------------------------------
 
 
