@@ -128,9 +128,10 @@ class RewardSearch:
         order_threshold: float = 0.0,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        if setting == "with_init" and task.human_reward is None:
-            raise UsageError(f"task {task.name} has no human reward to start from; use lares_from_scratch.py")
         self.task = task
+        self.human_source = task.human_reward.source if setting == "with_init" and task.human_reward else ""
+        if setting == "with_init" and not self.human_source:
+            raise UsageError(f"task {task.name} has no human reward to start from; use lares_from_scratch.py")
         self.model = Recorded(model, record)
         self.builtin = builtin
         self.workers = workers
@@ -175,7 +176,7 @@ class RewardSearch:
             "arguments": ", ".join([*(variable.name for variable in self.task.variables), "obs", "action"]),
         }
         if self.setting == "with_init":
-            fields["human_reward"] = self.task.human_reward.source.strip()
+            fields["human_reward"] = self.human_source.strip()
         return [
             {"role": "system", "content": self._fill("system", {})},
             {"role": "user", "content": self._fill("task", fields)},
@@ -297,9 +298,7 @@ class RewardSearch:
         self, candidates: list[Program], accepted: list[Program], staying: Sequence[Program], count: int
     ) -> None:
         """Add good candidates to `accepted` until it holds `count`, and give every other one a kind and a reason."""
-        known = {_canonical(program.source) for program in (*staying, *accepted)}
-        if self.setting == "with_init":
-            known.add(_canonical(self.task.human_reward.source))
+        known = {_canonical(source) for source in (self.human_source, *(p.source for p in (*staying, *accepted)))}
         waiting = candidates
         while waiting and len(accepted) < count:
             # Checking means compiling: no more are checked at a time than are wanted.

@@ -1,0 +1,143 @@
+"""Many search rounds against a service that misbehaves: the search ends by itself and leaves nothing behind.
+
+``python tests/test_soak.py 200`` runs 200 rounds with real reward workers and prints what they took.
+"""
+
+import os
+import random
+import sys
+import threading
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+import pytest
+from chat_server import Answer, completion, failure, serving
+from search_doubles import FakeWorkers, make_task, random_columns
+
+import llm
+from llm import RemoteModel
+from program_search import ProgramSearch
+from reward_code import RewardWorkers
+from reward_search import AgentReport, RewardSearch
+
+REPORT = AgentReport(0.3, 0.0, 1.0, {"reach": (0.5, 0.0, 1.0)}, {"obj_to_target": 0.2})
+PROGRAM = "```python\ndef compute_reward(obj, target):\n    return {} - abs(obj[0] - target[0]), {{}}\n```"
+REJECTED = (
+    "I cannot help with that.",
+    "```python\nimport os\n\n\ndef compute_reward(obj):\n    return len(os.environ)\n```",
+    "```python\ndef compute_reward(obj:\n    return 1.0\n```",
+    "```python\ndef compute_reward(obj):\n    return open('/tmp/canary', 'w')\n```",
+    "```python\ndef compute_reward(obj):\n    return 0.0 * obj[0] / 0.0\n```",
+)
+
+
+def misbehaving(generator):
+    """A behaviour for the server: good completions, and everything else that services do."""
+    lock = threading.Lock()
+
+    def texts(count):
+        weights = [4, *[1] * len(REJECTED)]
+        makers = [lambda: PROGRAM.format(generator.randrange(40)), *(lambda text=text: text for text in REJECTED)]
+        return [maker() for maker in generator.choices(makers, weights, k=count)]
+
+    def behaviour(body, number):
+        with lock:
+            count = body.get("n", 1)
+            dropped = completion(*texts(count))
+            dropped.drop = True
+            return generator.choice(
+                [
+                    *[completion(*texts(count)) for _ in range(6)],
+                    completion(*texts(1)),
+                    completion(*texts(count), usage=None),
+                    completion(*texts(count), finish="length"),
+                    completion(),
+                    completion("", ""),
+                    failure(429, "slow down", Retry_After="0.01"),
+                    failure(503, "overloaded", Retry_After="0.01"),
+                    failure(400, "content policy"),
+                    Answer("<html>502</html>", content_type="text/html"),
+                    Answer("{"),
+                    Answer("{}", delay=5.0),
+                    Answer(" " * 1000, drip=0.01),
+                    dropped,
+                ]
+            )
+
+    return behaviour
+
+
+def figures():
+    """Resident memory (MB), threads, open files and child processes of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return {
+        "memory_mb": round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1),
+        "threads": sum(not thread.daemon for thread in threading.enumerate()),
+        "files": len(os.listdir("/proc/self/fd")),
+        "children": len(children),
+    }
+
+
+def soak(rounds, workers, say=lambda line: None):
+    """Run the rounds; returns (search, figures after a tenth of the rounds, figures at the end)."""
+    task, lines = make_task(), []
+    builtin = ProgramSearch(task, 0)
+    with serving(misbehaving(random.Random(0))) as (url, _):
+        os.environ.update(OPENAI_API_KEY="sk-soak", OPENAI_BASE_URL=url)
+        probe = random_columns(np.random.default_rng(0), 30)
+        search = RewardSearch(
+            task,
+            RemoteModel("m"),
+            workers,
+            probe,
+            builtin=builtin,
+            setting="from_scratch",
+            attempts=2,
+            deadline=0.6,
+            log=lines.append,
+        )
+        population = builtin_population(search)
+        for round in range(1, rounds + 1):
+            newcomers = search.improve(round, population[0], REPORT, [(population[0], REPORT)], 1)
+            population = [*newcomers, *population][:2]
+            if round == max(rounds // 10, 3):
+                early = figures()
+            if round % 20 == 0:
+                say(f"round {round}: {figures()}, {search.calls} calls, rejected {dict(search.rejected)}")
+        late = figures()
+    assert not any("sk-soak" in line for line in lines)
+    return search, early, late
+
+
+def builtin_population(search):
+    remote, search.model = search.model, llm.Recorded(search.builtin, lambda row: None)
+    population = search.initial(2)
+    search.model = remote
+    return population
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads its figures from /proc")
+def test_rounds_against_a_misbehaving_service_leave_nothing_behind(monkeypatch):
+    monkeypatch.setattr(llm, "RETRIES", 1)
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.setenv(name, "")
+    started = time.monotonic()
+    search, early, late = soak(20, FakeWorkers())
+    assert time.monotonic() - started < 30 * 0.6 + 10
+    assert sum(program.accepted for program in search.programs) > 5
+    assert search.rejected.total() > 5
+    assert late["threads"] == early["threads"]
+    assert late["children"] == early["children"]
+    assert late["files"] <= early["files"] + 3  # the server's side of the last connections
+    assert late["memory_mb"] < early["memory_mb"] + 20
+
+
+if __name__ == "__main__":
+    begun = time.monotonic()
+    with RewardWorkers(make_task().inputs, 1) as real_workers:
+        _, before, after = soak(int(sys.argv[1]), real_workers, say=lambda line: print(line, flush=True))
+    print(f"{before} -> {after}, {time.monotonic() - begun:.0f} s")
