@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 from errors import UsageError
 
@@ -180,7 +179,7 @@ class RemoteModel:
         self._temperature = temperature
         self._refused: set[str] = set()  # parameters that the service does not know; they are not sent again
         self._key = os.environ.get("OPENAI_API_KEY", "").strip()
-        self._url = os.environ.get("OPENAI_BASE_URL", "").strip() or None
+        self._url = os.environ.get("OPENAI_BASE_URL", "").strip() or "https://api.openai.com/v1"
         if not self._key:
             raise UsageError(
                 f"--model {name} needs a key: set OPENAI_API_KEY (to anything, if your server wants none), "
@@ -188,10 +187,10 @@ class RemoteModel:
             )
         if not re.fullmatch(r"[!-~]+", self._key):
             raise UsageError("OPENAI_API_KEY holds characters that no key has, such as spaces; set it to the key alone")
-        address = urlsplit(self._url or "https://api.openai.com/v1")
-        if address.scheme not in {"http", "https"} or not address.hostname:
-            raise UsageError("OPENAI_BASE_URL must be an address like http://localhost:8000/v1")
-        self._server = address.hostname + (f":{address.port}" if address.port else "")
+        address = re.match(r"https?://(?:[^/@]*@)?([^/@]+)", self._url)
+        if not address:
+            raise UsageError("OPENAI_BASE_URL is no address; give one like http://localhost:8000/v1")
+        self._server = address[1]  # what messages call it: without a password that the address may hold
 
     def ask(self, request: Request) -> Reply:
         """All texts in one call, if the service can do that; else the rest in parallel calls of one text each."""
@@ -321,7 +320,9 @@ class RemoteModel:
         )
 
     def _redact(self, error: Exception) -> str:
-        text = " ".join(str(error).split()).replace(self._key, "[key]")
+        text = " ".join(str(error).split())
+        if len(self._key) >= 8:  # shorter ones are the placeholders that servers without keys get
+            text = text.replace(self._key, "[key]")
         return text if len(text) <= 300 else text[:300] + "..."
 
 

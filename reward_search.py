@@ -103,10 +103,11 @@ class RewardSearch:
         record: takes one row of llm.jsonl, fit for JSON.
         check_order: gives for a source the share of solved episodes that it ranks above every unsolved one, None
             while that cannot be known.
-        stop: says whether the run was asked to stop, so that nobody waits for a model any more.
         order_threshold: candidates below this share are rejected; 0 only logs it.
+        stop: says whether the run was asked to stop, so that nobody waits for a model any more.
 
-    Raises UsageError when a prompt has a field that nothing fills, or when with init a task has no human reward.
+    Raises:
+        UsageError: a prompt has a field that nothing fills, or with init the task has no human reward.
     """
 
     def __init__(

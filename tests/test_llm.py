@@ -164,6 +164,13 @@ def test_a_key_in_an_error_is_redacted(service):
     assert KEY not in str(caught.value)
 
 
+def test_a_placeholder_for_a_key_is_no_secret(service, monkeypatch):
+    _, _ = service(failure(400, "unexpected text"))
+    monkeypatch.setenv("OPENAI_API_KEY", "x")
+    with pytest.raises(ServiceAway, match="unexpected text"):
+        RemoteModel("m").ask(request())
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_passing_trouble_is_waited_out_as_long_as_the_server_says(service, status):
     times = []
@@ -363,6 +370,7 @@ BUILTIN = object()
         ({"OPENAI_API_KEY": "  "}, "OPENAI_API_KEY"),
         ({"OPENAI_API_KEY": "two words"}, "OPENAI_API_KEY"),
         ({"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": "localhost:8000"}, "OPENAI_BASE_URL"),
+        ({"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": "http:///v1"}, "OPENAI_BASE_URL"),
     ],
 )
 def test_a_remote_model_that_cannot_be_used_is_known_before_anything_runs(monkeypatch, environment, expected):
