@@ -4,8 +4,6 @@ What is not listed is not allowed, and nothing is executed to find out. This is 
 is the process that runs what gets through (`reward_worker.py`).
 """
 
-import __future__
-
 import ast
 import dis
 import graphlib
@@ -15,60 +13,19 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import reward_utils
 from errors import nearest
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-ANNOTATIONS_STAY_TEXT = __future__.annotations.compiler_flag
-
-MODULES = ("np", "math", "reward_utils")
-
-# What a reward function may use of each module. Nothing of NumPy that touches files, memory layout, global state or
-# randomness, or that returns memory as it was found (np.empty).
-MODULE_NAMES: dict[str, frozenset[str]] = {
-    "np": _words("""
-        abs absolute add all allclose amax amin any append arange arccos arccosh arcsin arcsinh arctan arctan2 arctanh
-        argmax argmin argsort argwhere around array array_equal asarray asanyarray atleast_1d atleast_2d average bool_
-        broadcast_to cbrt ceil clip column_stack concatenate copy copysign cos cosh count_nonzero cross cumprod cumsum
-        deg2rad degrees diag diff divide dot e einsum equal euler_gamma exp exp2 expand_dims expm1 eye fabs float32
-        float64 flip float_power floating floor floor_divide fmax fmin fmod full full_like greater greater_equal
-        heaviside hstack hypot identity inf inner int32 int64 integer interp isclose isfinite isinf isnan isscalar less
-        less_equal linalg linspace log log10 log1p log2 logaddexp logical_and logical_not logical_or logical_xor matmul
-        max maximum mean median min minimum mod multiply nan nan_to_num nanmax nanmean nanmin nansum ndarray ndim
-        negative newaxis nonzero not_equal number ones ones_like outer percentile pi piecewise polyval power prod ptp
-        quantile rad2deg radians ravel reciprocal remainder repeat reshape rint roll round row_stack searchsorted select
-        shape sign signbit sin sinc sinh size sort sqrt square squeeze stack std subtract sum take tan tanh tile trace
-        transpose trapezoid tri tril triu true_divide trunc unique unwrap vander var vdot vstack where zeros zeros_like
-        """),
-    "np.linalg": _words("cond cross det eigvalsh inv lstsq matrix_norm norm pinv solve vector_norm"),
-    "math": _words("""
-        acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh degrees dist e erf erfc exp exp2 expm1 fabs
-        floor fmod fsum gamma hypot inf isclose isfinite isinf isnan lgamma log log10 log1p log2 nan pi pow prod
-        radians sin sinh sqrt sumprod tan tanh tau trunc
-        """),
-    "reward_utils": frozenset(reward_utils.__all__),
-}
-
-BUILTINS = _words("""
-    abs all any bool dict divmod enumerate filter float frozenset int isinstance len list map max min pow range reversed
-    round set slice sorted sum tuple zip
-    ArithmeticError AssertionError RuntimeError TypeError ValueError ZeroDivisionError
-    """)
+from reward_names import ANNOTATIONS_STAY_TEXT, BUILTINS, IN_WORDS, MODULE_NAMES, words
 
 # Methods and attributes of arrays, lists, dicts and sets.
-_CHANGING = _words("add append clear discard extend fill insert pop remove reverse setdefault sort update")
-_ATTRIBUTES = _CHANGING | _words("""
+_CHANGING = words("add append clear discard extend fill insert pop remove reverse setdefault sort update")
+_ATTRIBUTES = _CHANGING | words("""
     T all any argmax argmin argsort astype ceil clip copy count cumprod cumsum diagonal dot dtype flatten floor get
     index is_integer item items keys max mean min ndim nonzero prod ptp ravel real repeat reshape round shape size
     squeeze std sum take tolist trace transpose union values var
     """)
 
 # A keyword that hands out uninitialised memory, or writes where it should not.
-_KEYWORDS_NOT_ALLOWED = _words("casting like order out signature strides subok where")
+_KEYWORDS_NOT_ALLOWED = words("casting like order out signature strides subok where")
 
 # Modules that a reward function may import, with the name under which they are there anyway.
 _IMPORTS = {
@@ -109,7 +66,7 @@ _NODES = (
 _TYPE_NODES = (
     *(ast.Name, ast.Attribute, ast.Subscript, ast.Tuple, ast.List, ast.Constant, ast.BinOp, ast.BitOr, ast.Load),
 )
-_IN_WORDS = {
+_REFUSALS = {
     "While": "a while loop is not allowed; use for over a range",
     "Try": "try is not allowed; test for the case instead",
     "TryStar": "try is not allowed; test for the case instead",
@@ -182,12 +139,6 @@ def check_source(source: str, inputs: Mapping[str, Any]) -> str:
     return source
 
 
-def allowed_names() -> str:
-    """What the code may use besides its arguments, in words."""
-    helpers = ", ".join(sorted(reward_utils.__all__))
-    return f"np, math, {helpers} and simple builtins"
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # What need not be there
 
@@ -218,7 +169,7 @@ def _without_needless(source: str, tree: ast.Module) -> str:
 def _imported(statement: ast.Import | ast.ImportFrom) -> dict[str, str]:
     """The names that an import binds, and how we write what they stand for. Raises Rejected."""
     words = ast.unparse(statement)
-    refusal = Rejected("import", f"`{words[:80]}` is not allowed; {allowed_names()} are there without any import")
+    refusal = Rejected("import", f"`{words[:80]}` is not allowed; {IN_WORDS} are there without any import")
     names = {}
     if isinstance(statement, ast.Import):
         for alias in statement.names:
@@ -318,7 +269,7 @@ class _Checker(ast.NodeVisitor):
         """Check one node and all below it."""
         if not isinstance(node, _NODES):
             name = type(node).__name__
-            self._reject("construct", node, _IN_WORDS.get(name, f"{name} is not allowed"))
+            self._reject("construct", node, _REFUSALS.get(name, f"{name} is not allowed"))
         super().visit(node)
 
     def _reject(self, kind: str, node: ast.AST, reason: str) -> None:
@@ -576,7 +527,7 @@ def _check_names(tree: ast.Module) -> None:
     except (SyntaxError, ValueError) as error:
         reason = getattr(error, "msg", str(error))
         raise Rejected("syntax", f"the code is not Python: {reason}") from None
-    known = {"__annotations__", *MODULES, *reward_utils.__all__, *BUILTINS}
+    known = {"__annotations__", *MODULE_NAMES, *MODULE_NAMES["reward_utils"], *BUILTINS}
     for statement in tree.body:
         known.update(name for name, _ in _bindings(statement) if isinstance(statement, (ast.Assign, ast.AnnAssign)))
         if isinstance(statement, ast.FunctionDef):
@@ -584,9 +535,7 @@ def _check_names(tree: ast.Module) -> None:
     for name in _looked_up(code):
         if name not in known:
             hint = nearest(name, known - BUILTINS)
-            raise Rejected(
-                "name", f"`{name}` is not defined; there are the function's arguments, {allowed_names()}{hint}"
-            )
+            raise Rejected("name", f"`{name}` is not defined; there are the function's arguments, {IN_WORDS}{hint}")
 
 
 def _looked_up(code: types.CodeType) -> Iterator[str]:

@@ -1,20 +1,427 @@
-"""Reward functions as machine code: a loop over rows, compiled by Numba."""
+"""Reward functions as machine code: a loop over rows, compiled by Numba.
 
+Numba knows a part of Python and of NumPy. Two things bring most reward functions into that part: what does not bear
+on the reward is taken out of the syntax tree first (the components above all), and functions of NumPy that Numba has
+for arrays only, or through SciPy only, are given to it here.
+
+The compiled form is an approximation that has to prove itself: who uses it compares it with the interpreted one.
+"""
+
+import ast
 import math
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numba
 import numpy as np
+from numba import types as kinds
+from numba.extending import overload, register_jitable
 
+import reward_names
 import reward_utils
+
+# Bounds are checked, and a division by zero raises, as they do in Python; nothing is reordered.
+_OPTIONS: dict[str, Any] = {"nopython": True, "boundscheck": True, "error_model": "python", "fastmath": False}
+
+
+def compile_rows(source: str, shapes: Sequence[tuple[int, ...]]) -> Callable[..., None]:
+    """The checked `source` as a loop over rows.
+
+    Args:
+        source: code that defines ``compute_reward``.
+        shapes: for each of its parameters () or (n,).
+
+    Returns:
+        A function of ``(rewards, *arguments)``, which fills `rewards` (rows,) float64 from read-only float64 arrays
+        (rows,) or (rows, n). A row for which the function raises gets NaN.
+
+    Raises:
+        Exception: of many kinds, when Numba cannot compile it.
+    """
+    namespace = reward_names.namespace({"np": _NUMPY, "np.linalg": {"norm": _norm}, "math": _MATH})
+    namespace.update(_BUILTINS)
+    exec(
+        compile(_simplified(ast.parse(source)), "<reward>", "exec", reward_names.ANNOTATIONS_STAY_TEXT, True), namespace
+    )
+    for name, value in namespace.items():
+        if isinstance(value, types.FunctionType) and value.__globals__ is namespace:
+            namespace[name] = numba.jit(**_OPTIONS)(value)
+    arguments = [f"a{index}" for index in range(len(shapes))]
+    call = ", ".join(f"{argument}[row]" for argument in arguments)
+    loop = f"""
+def rows(rewards, {", ".join(arguments)}):
+    for row in range(rewards.shape[0]):
+        try:
+            rewards[row] = __number(compute_reward({call}))
+        except Exception:
+            rewards[row] = np.nan
+"""
+    exec(loop, namespace)
+    rows = numba.jit(**_OPTIONS)(namespace["rows"])
+    inputs = [kinds.Array(kinds.float64, 1 + len(shape), "C", readonly=True) for shape in shapes]
+    rows.compile((kinds.Array(kinds.float64, 1, "C"), *inputs))
+    return rows
 
 
 def warm_up() -> None:
-    """Make Numba load what it loads with the first compilation."""
-    numba.njit(lambda x: x + 1)(1.0)
+    """Have Numba load what it loads with the first compilation; afterwards it needs no file any more."""
+    compile_rows("def compute_reward(x):\n    return 2.0 * x\n", [()])
 
 
-def compile_rows(source: str, shapes: list[tuple[int, ...]]) -> Callable[..., None]:
-    """The loop over rows for the checked `source`, called with ``(rewards, *arguments)``."""
-    raise NotImplementedError("not yet")
+# ---------------------------------------------------------------------------------------------------------------------
+# What does not bear on the reward
+
+
+def _simplified(tree: ast.Module) -> ast.Module:
+    tree = _Plainer(tree).visit(tree)
+    for function in tree.body:
+        if isinstance(function, ast.FunctionDef) and function.name == "compute_reward":
+            _RewardOnly().visit_body(function)
+            while _drop_unread(function):
+                pass
+    return ast.fix_missing_locations(tree)
+
+
+class _Plainer(ast.NodeTransformer):
+    """The same code in forms that Numba knows."""
+
+    def __init__(self, tree: ast.Module) -> None:
+        own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+        self._replaced = {"float", "abs", "any", "all"} - own
+
+    def visit_AnnAssign(self, statement: ast.AnnAssign) -> ast.AST:
+        self.generic_visit(statement)
+        if statement.value is None:
+            return ast.Pass()
+        return ast.Assign([statement.target], statement.value)
+
+    def visit_Assert(self, statement: ast.Assert) -> ast.AST:
+        self.generic_visit(statement)
+        return ast.Assert(statement.test, None)
+
+    def visit_BinOp(self, operation: ast.BinOp) -> ast.AST:
+        self.generic_visit(operation)
+        if isinstance(operation.op, ast.MatMult):
+            dot = ast.Attribute(ast.Name("np", ast.Load()), "dot", ast.Load())
+            return ast.Call(dot, [operation.left, operation.right], [])
+        return operation
+
+    def visit_GeneratorExp(self, generator: ast.GeneratorExp) -> ast.AST:
+        self.generic_visit(generator)
+        return ast.ListComp(generator.elt, generator.generators)
+
+    def visit_Call(self, call: ast.Call) -> ast.AST:
+        self.generic_visit(call)
+        function = call.func
+        if isinstance(function, ast.Name) and function.id in self._replaced:
+            call.func = ast.Name(f"__{function.id}", ast.Load())
+        elif isinstance(function, ast.Attribute) and function.attr in _OF_SEQUENCES and call.args:
+            if isinstance(call.args[0], ast.List):
+                call.args[0] = ast.Tuple(call.args[0].elts, ast.Load())
+        elif isinstance(function, ast.Attribute) and function.attr == "dot" and len(call.args) == 1:
+            return self.visit_BinOp(ast.BinOp(function.value, ast.MatMult(), call.args[0]))
+        return call
+
+    def visit_keyword(self, keyword: ast.keyword) -> ast.AST:
+        self.generic_visit(keyword)
+        if keyword.arg == "dtype" and isinstance(keyword.value, ast.Name) and keyword.value.id in ("float", "int"):
+            keyword.value = ast.Attribute(ast.Name("np", ast.Load()), f"{keyword.value.id}64", ast.Load())
+        return keyword
+
+
+_OF_SEQUENCES = ("concatenate", "hstack", "vstack", "stack", "column_stack")
+
+
+class _RewardOnly(ast.NodeTransformer):
+    """``return reward, components`` becomes ``return reward``; inner functions keep what they return."""
+
+    def visit_body(self, function: ast.FunctionDef) -> None:
+        function.body = [self.visit(statement) for statement in function.body]
+
+    def visit_FunctionDef(self, function: ast.FunctionDef) -> ast.AST:
+        return function
+
+    def visit_Return(self, statement: ast.Return) -> ast.AST:
+        value = statement.value
+        if isinstance(value, (ast.Tuple, ast.List)) and value.elts and not isinstance(value.elts[0], ast.Starred):
+            return ast.Return(value.elts[0])
+        return statement
+
+
+def _drop_unread(function: ast.FunctionDef) -> bool:
+    """Take out the statements that only make names which nothing reads; whether there were any."""
+    read = set()
+    for node in ast.walk(function):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            read.add((node.id, id(node)))
+    writes: dict[int, str] = {}  # statements that do nothing but change a name, by id
+    inner: set[int] = set()  # the places at which they mention it
+    for node in ast.walk(function):
+        target = _changed_name(node)
+        if target is not None:
+            writes[id(node)] = target.id
+            inner.add(id(target))
+    needed = {name for name, place in read if place not in inner}
+    unread = {key for key, name in writes.items() if name not in needed}
+    if unread:
+        _Drop(unread).visit(function)
+    return bool(unread)
+
+
+def _changed_name(statement: ast.AST) -> ast.Name | None:
+    """The one name that `statement` assigns, changes an item of, or calls a changing method of."""
+    if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
+        changed = statement.targets[0]
+    elif isinstance(statement, ast.AugAssign):
+        changed = statement.target
+    elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+        method = statement.value.func
+        if not (isinstance(method, ast.Attribute) and method.attr in ("append", "extend", "setdefault", "update")):
+            return None
+        changed = method.value
+    else:
+        return None
+    while isinstance(changed, ast.Subscript):
+        changed = changed.value
+    return changed if isinstance(changed, ast.Name) else None
+
+
+class _Drop(ast.NodeTransformer):
+    """Puts ``pass`` in the place of statements."""
+
+    def __init__(self, statements: set[int]) -> None:
+        self._statements = statements
+
+    def visit(self, node: ast.AST) -> Any:
+        return ast.Pass() if id(node) in self._statements else self.generic_visit(node)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What Numba does not know, or not in the way in which Python does it
+
+
+# A stand-in is named in the code (by _Plainer or by the module views) and implemented for Numba by an overload, which
+# returns the implementation for the types at hand, or None for "not for these": then the function stays interpreted.
+
+
+def _stand_in(name: str) -> Callable[..., Any]:
+    def only_compiled(*_: Any) -> Any:
+        raise NotImplementedError(name)
+
+    return only_compiled
+
+
+_number, _float, _abs, _any, _all = map(_stand_in, ("number", "float", "abs", "any", "all"))
+_sum, _mean, _max, _min, _prod = map(_stand_in, ("np.sum", "np.mean", "np.max", "np.min", "np.prod"))
+_array, _clip, _cross, _dot, _norm = map(_stand_in, ("np.array", "np.clip", "np.cross", "np.dot", "np.linalg.norm"))
+
+
+def _is_sequence(kind: kinds.Type) -> bool:
+    return isinstance(kind, (kinds.List, kinds.UniTuple))
+
+
+def _is_vector(kind: kinds.Type) -> bool:
+    return isinstance(kind, kinds.Array) and kind.ndim == 1
+
+
+def _is_number(kind: kinds.Type) -> bool:
+    return isinstance(kind, (kinds.Number, kinds.Boolean))
+
+
+@overload(_number, strict=False)
+def _compile_number(x: Any) -> Any:
+    if isinstance(x, kinds.BaseTuple) and len(x) > 0:
+        return lambda x: _number(x[0])
+    return _compile_float(x)
+
+
+@overload(_float, strict=False)
+def _compile_float(x: Any) -> Any:
+    if isinstance(x, kinds.StringLiteral):
+        value = float(x.literal_value)
+        return lambda x: value
+    if isinstance(x, kinds.Boolean):
+        return lambda x: 1.0 if x else 0.0
+    if isinstance(x, kinds.Array) and x.ndim == 0:
+        return lambda x: _float(x[()])
+    return (lambda x: np.float64(x)) if _is_number(x) else None
+
+
+@overload(_abs, strict=False)
+def _compile_abs(x: Any) -> Any:
+    return (lambda x: np.abs(x)) if isinstance(x, kinds.Array) else (lambda x: abs(x))
+
+
+@overload(_any, strict=False)
+def _compile_any(values: Any) -> Any:
+    def any_of(values: Any) -> bool:
+        for value in values:  # noqa: SIM110 (Numba knows no generators)
+            if value:
+                return True
+        return False
+
+    return any_of
+
+
+@overload(_all, strict=False)
+def _compile_all(values: Any) -> Any:
+    def all_of(values: Any) -> bool:
+        for value in values:  # noqa: SIM110
+            if not value:
+                return False
+        return True
+
+    return all_of
+
+
+def _also_for_sequences(function: Callable[..., Any], stand_in: Callable[..., Any]) -> None:
+    """Give Numba `function` of one array also for lists and tuples, as NumPy has it, and for a number."""
+
+    @overload(stand_in, strict=False)
+    def compile_it(values: Any) -> Any:
+        if _is_number(values):
+            return lambda values: values
+        if _is_sequence(values):
+            return lambda values: function(np.array(values))
+        return (lambda values: function(values)) if isinstance(values, kinds.Array) else None
+
+
+for _function, _name in ((np.sum, _sum), (np.mean, _mean), (np.max, _max), (np.min, _min), (np.prod, _prod)):
+    _also_for_sequences(_function, _name)
+
+
+@overload(_array, strict=False)
+def _compile_array(values: Any, dtype: Any = None) -> Any:
+    if dtype is None or isinstance(dtype, (kinds.Omitted, kinds.NoneType)):
+        if isinstance(values, kinds.Array):
+            return lambda values, dtype=None: values.copy()
+        return lambda values, dtype=None: np.array(values)
+    if isinstance(values, kinds.Array):
+        return lambda values, dtype=None: values.astype(dtype)
+    return lambda values, dtype=None: np.array(values, dtype=dtype)
+
+
+@overload(_clip, strict=False)
+def _compile_clip(a: Any, a_min: Any = None, a_max: Any = None) -> Any:
+    if not _is_number(a):
+        return lambda a, a_min=None, a_max=None: np.clip(a, a_min, a_max)
+    if not (_is_number(a_min) and _is_number(a_max)):
+        return None
+
+    def clip(a: Any, a_min: Any = None, a_max: Any = None) -> float:
+        raised = a_min if a < a_min else a
+        return np.float64(a_max if raised > a_max else raised)
+
+    return clip
+
+
+@overload(_dot, strict=False)
+def _compile_dot(a: Any, b: Any) -> Any:
+    def dot(a: Any, b: Any) -> float:
+        if a.shape[0] != b.shape[0]:
+            raise ValueError("shapes not aligned")
+        total = 0.0
+        for index in range(a.shape[0]):
+            total += a[index] * b[index]
+        return total
+
+    return dot if _is_vector(a) and _is_vector(b) else None
+
+
+@overload(_norm, strict=False)
+def _compile_norm(x: Any, ord: Any = None) -> Any:
+    if not _is_vector(x):
+        return None
+    if ord is None or isinstance(ord, (kinds.Omitted, kinds.NoneType)):
+
+        def norm(x: Any, ord: Any = None) -> float:
+            total = 0.0
+            for value in x:
+                total += value * value
+            return math.sqrt(total)
+
+        return norm
+
+    def norm_of_order(x: Any, ord: Any = None) -> float:
+        total, largest = 0.0, 0.0
+        for value in x:
+            total += abs(value) if ord == 1 else value * value
+            largest = max(largest, abs(value))
+        if ord == 1:
+            return total
+        if ord == 2:
+            return math.sqrt(total)
+        if ord == np.inf:
+            return largest
+        raise ValueError("order of a norm")
+
+    return norm_of_order
+
+
+@overload(_cross, strict=False)
+def _compile_cross(a: Any, b: Any) -> Any:
+    def cross(a: Any, b: Any) -> Any:
+        if a.shape[0] != 3 or b.shape[0] != 3:
+            raise ValueError("not in three dimensions")
+        return np.array([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
+
+    return cross if _is_vector(a) and _is_vector(b) else None
+
+
+@overload(reward_utils.tolerance, strict=False, prefer_literal=True)
+def _compile_tolerance(
+    x: Any, bounds: Any = (0.0, 0.0), margin: Any = 0.0, sigmoid: Any = "gaussian", value_at_margin: Any = 0.1
+) -> Any:
+    name = getattr(sigmoid, "literal_value", getattr(sigmoid, "value", sigmoid))
+    if not (_is_number(x) and name in _TOLERANCES):
+        return None
+    of_number = _TOLERANCES[name]
+
+    def tolerance(
+        x: Any, bounds: Any = (0.0, 0.0), margin: Any = 0.0, sigmoid: Any = "gaussian", value_at_margin: Any = 0.1
+    ) -> float:
+        return of_number(float(x), float(bounds[0]), float(bounds[1]), float(margin), float(value_at_margin))
+
+    return tolerance
+
+
+_TOLERANCES = {
+    sigmoid: register_jitable(reward_utils.scalar_tolerance(sigmoid, register_jitable(shape)))
+    for sigmoid, shape in reward_utils.SIGMOIDS.items()
+}
+
+
+def _guarded(function: Callable[..., float]) -> Callable[..., float]:
+    """A function of ``math`` that raises where Python's does, and not only returns NaN or infinity."""
+
+    @numba.jit(**_OPTIONS)
+    def guarded(*x: Any) -> float:
+        y = function(*x)
+        if not math.isfinite(y):
+            for value in x:
+                if not math.isfinite(value):
+                    return y
+            raise ValueError("math domain or range error")
+        return y
+
+    return guarded
+
+
+_BUILTINS: dict[str, Any] = {"__number": _number, "__float": _float, "__abs": _abs, "__any": _any, "__all": _all}
+_NUMPY: dict[str, Any] = {
+    **dict.fromkeys(("array", "asarray", "copy"), _array),
+    **dict.fromkeys(("max", "amax"), _max),
+    **dict.fromkeys(("min", "amin"), _min),
+    **dict.fromkeys(("dot", "inner", "vdot", "matmul"), _dot),
+    **{"clip": _clip, "cross": _cross, "mean": _mean, "prod": _prod, "sum": _sum},
+}
+_MATH = {
+    name: _guarded(getattr(math, name))
+    for name in (
+        *("acos", "acosh", "asin", "atanh", "cosh", "exp", "expm1", "fmod", "gamma", "lgamma", "log", "log10", "log1p"),
+        *("log2", "pow", "sinh", "sqrt"),
+    )
+}
+register_jitable(reward_utils.hamacher_product)
+register_jitable(reward_utils.rect_prism_tolerance)

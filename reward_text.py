@@ -4,7 +4,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from reward_check import MODULES, Rejected, parse
+from reward_check import Rejected, parse
 
 _FENCE = re.compile(r"(?P<indent>[ \t>]*)(?P<fence>`{3,}|~{3,})[ \t]*(?P<language>[\w+#.-]*)[^`]*")
 _END_OF_THINKING = re.compile(r"</\s*(think|thinking|thought|reasoning|analysis|scratchpad|reflection)\s*>", re.I)
@@ -142,7 +142,7 @@ def _defined(tree: ast.Module) -> set[str]:
 
 def _undefined(code: str) -> set[str]:
     used: set[str] = set()
-    bound = set(MODULES)
+    bound: set[str] = set()
     for node in ast.walk(parse(code)):
         if isinstance(node, ast.Name):
             (used if isinstance(node.ctx, ast.Load) else bound).add(node.id)

@@ -1,32 +1,42 @@
 """The process in which reward functions run: it proves, compiles and evaluates them, and does nothing else.
 
-Generated code is executed here and nowhere else. The first message says what the inputs are and which limits to
-take; every later one names the source that it is about, and is answered with arrays or with a failure.
+Generated code is executed here and nowhere else, behind the limits of `sandbox.py`. The first message says what the
+inputs are and how much memory may be taken; every later one names the source that it is about, and is answered with
+numbers or with a failure: ``{"failed": [kind, reason, row]}``.
 """
 
 import math
 import mmap
+import os
+import signal
 import time
 import types
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 import reward_compile
-import reward_utils
+import reward_names
 import sandbox
 from processes import Arrays, Header, SharedTable, serve
 
 _LARGEST = float(np.finfo(np.float32).max)
-_CHUNK = 8192  # rows converted to float64 at a time
+_CHUNK = 8192  # rows that are float64 at the same time
 _SECONDS_A_ROW = 2e-3
+_AGREEMENT = 1e-6  # relative, between the compiled function and the interpreted one
+_MOST_GAPS = 0.05  # share of rows that the compiled function may leave to the interpreted one
 
 
 class Failed(Exception):
-    """A reward function that did not give a reward."""
+    """A reward function that gave no reward.
+
+    Attributes:
+        kind: a short word to count by.
+        reason: one line.
+        row: the row at which it happened, counted from the first of the request; None if at no row.
+    """
 
     def __init__(self, kind: str, reason: str, row: int | None = None) -> None:
         super().__init__(reason)
@@ -36,229 +46,280 @@ class Failed(Exception):
 
 
 class RewardFunction:
-    """One reward function, interpreted and, on request, compiled.
+    """One reward function, interpreted and, when asked for, compiled.
 
     Args:
-        source: checked source that defines ``compute_reward``.
-        inputs: for every accepted argument the column, start, stop and shape of where it lies.
-        progress: one integer that says which row is being computed, for the parent to read if this process ends.
+        source: code that defines ``compute_reward``.
+        inputs: for every argument that it may have: column, start, stop and shape of where it lies in a row.
+        progress: one integer; the row that is being computed, for the parent to read should this process end.
     """
 
     def __init__(self, source: str, inputs: dict[str, Any], progress: np.ndarray) -> None:
-        self.source = source
-        self.function, self.parameters = _define(source)
-        self._layout = [inputs[name] for name in self.parameters]
+        self._source = source
         self._progress = progress
-        self.compiled: Callable[..., None] | None = None
-
-    def arguments(self, columns: Arrays) -> list[np.ndarray]:
-        """The arguments of all rows in float64, one array per parameter, in memory that cannot be made writable."""
-        arrays = []
-        for column, start, stop, shape in self._layout:
-            values = columns[column][:, start] if not shape else columns[column][:, start:stop]
-            frozen = np.frombuffer(values.astype(np.float64).tobytes(), np.float64)
-            arrays.append(frozen.reshape(values.shape))
-        return arrays
-
-    def results(self, columns: Arrays, backwards: bool = False) -> Iterator[tuple[int, Any]]:
-        """What the interpreted function returns, row by row, and the row's number. Raises Failed."""
-        arguments = self.arguments(columns)
-        lists = [array.tolist() if array.ndim == 1 else array for array in arguments]
-        count = len(next(iter(columns.values())))
-        for row in reversed(range(count)) if backwards else range(count):
-            self._progress[0] = row
-            try:
-                result = self.function(**{name: values[row] for name, values in zip(self.parameters, lists)})
-            except BaseException as error:  # generated code may raise anything, SystemExit included
-                raise _failure(error, row) from None
-            yield row, result
+        self._function, self._parameters = _define(source)
+        self._places = [inputs[name] for name in self._parameters]
+        self._compiled: Callable[..., None] | None = None
 
     def interpreted(self, columns: Arrays, backwards: bool = False) -> np.ndarray:
-        """The rewards (n,) in float64, by the interpreted function. Raises Failed."""
-        rewards = np.empty(len(next(iter(columns.values()))))
-        for row, result in self.results(columns, backwards):
+        """The reward of every row (n,) float64, in order or from the last row to the first. Raises Failed."""
+        rewards = np.empty(_length(columns))
+        for row, result in self._results(columns, backwards):
             rewards[row] = _reward(result, row)
         return rewards
 
-    def compile(self) -> None:
-        """Set `compiled`. Raises whatever Numba finds that it cannot compile."""
-        self.compiled = reward_compile.compile_rows(self.source, [tuple(shape) for *_, shape in self._layout])
+    def components(self, columns: Arrays) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The rewards (n,) and the function's own parts of them by name, each (n,) float32. Raises Failed.
 
-    def rewards(self, columns: Arrays) -> np.ndarray:
-        """The rewards (n,) in float64, by the compiled function if there is one. Raises Failed.
-
-        The interpreted function has the last word: whatever the compiled one cannot do, or answers with something
-        that is no reward, is computed again.
+        A part that a row does not name, or for which it has no finite number, counts as 0 there.
         """
-        if self.compiled is None:
+        rewards = np.empty(_length(columns))
+        parts: dict[str, np.ndarray] = {}
+        for row, result in self._results(columns):
+            rewards[row] = _reward(result, row)
+            for name, value in _parts(result):
+                parts.setdefault(name, np.zeros(len(rewards), np.float32))[row] = value
+        return rewards, parts
+
+    def fast(self, columns: Arrays) -> np.ndarray:
+        """The reward of every row (n,) float64, compiled if possible. Raises Failed.
+
+        The interpreted function has the last word: a row on which the compiled one raises, or for which it has no
+        finite reward, is computed again.
+        """
+        if self._compiled is None:
             return self.interpreted(columns)
-        rewards = np.empty(len(next(iter(columns.values()))))
-        try:
-            self.compiled(rewards, *self.arguments(columns))
-        except Exception:
-            return self.interpreted(columns)
-        return rewards if np.all(np.abs(rewards) <= _LARGEST) else self.interpreted(columns)
+        rewards = self._by_machine_code(columns)
+        gaps = np.flatnonzero(~(np.abs(rewards) <= _LARGEST))
+        if len(gaps):
+            try:
+                rewards[gaps] = self.interpreted({name: column[gaps] for name, column in columns.items()})
+            except Failed as failed:
+                failed.row = None if failed.row is None else int(gaps[failed.row])
+                raise
+        return rewards
+
+    def compile(self) -> None:
+        """Have :meth:`fast` use machine code. Raises whatever Numba does when it cannot."""
+        if self._compiled is None:
+            self._compiled = reward_compile.compile_rows(self._source, [tuple(shape) for *_, shape in self._places])
+
+    def disagreement(self, columns: Arrays) -> str:
+        """Why the compiled function cannot stand for the interpreted one, judged by `columns`; or nothing."""
+        expected = self.interpreted(columns)
+        compiled = self._by_machine_code(columns)
+        there = np.isfinite(compiled)
+        if np.mean(~there) > _MOST_GAPS:
+            return f"compiled, it fails on {np.mean(~there):.0%} of the probe"
+        apart = np.abs(compiled - expected) > _AGREEMENT * np.maximum(np.abs(expected), 1e-3)
+        if np.any(apart & there):
+            row = int(np.argmax(apart & there))
+            return f"compiled, it gives {compiled[row]:.9g} instead of {expected[row]:.9g} (row {row} of the probe)"
+        return ""
+
+    def _by_machine_code(self, columns: Arrays) -> np.ndarray:
+        assert self._compiled is not None
+        rewards = np.empty(_length(columns))
+        self._compiled(rewards, *self._arguments(columns))
+        return rewards
+
+    def _arguments(self, columns: Arrays) -> list[np.ndarray]:
+        """For each parameter its values in all rows, float64, in memory that cannot be made writable again."""
+        arguments = []
+        for column, start, stop, shape in self._places:
+            values = columns[column][:, start:stop] if shape else columns[column][:, start]
+            frozen = np.frombuffer(values.astype(np.float64).tobytes(), np.float64)
+            arguments.append(frozen.reshape(values.shape))
+        return arguments
+
+    def _results(self, columns: Arrays, backwards: bool = False) -> Iterator[tuple[int, Any]]:
+        """Each row's number and what the interpreted function returns for it. Raises Failed."""
+        arguments = [array if array.ndim > 1 else array.tolist() for array in self._arguments(columns)]
+        rows = list(enumerate(zip(*arguments, strict=True)))
+        for row, values in reversed(rows) if backwards else rows:
+            self._progress[0] = row
+            try:
+                result = self._function(**dict(zip(self._parameters, values, strict=True)))
+            except BaseException as error:  # generated code may raise anything, SystemExit included
+                raise _failure(error, row) from None
+            yield row, result
 
 
 class Worker:
     """Answers the messages of the parent."""
 
     def __init__(self) -> None:
-        self._functions: OrderedDict[str, RewardFunction] = OrderedDict()
+        self._functions: dict[str, RewardFunction] = {}
 
-    def handle(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
+    def handle(self, header: Header, columns: Arrays) -> tuple[Header, Arrays]:
         """Do what `header["do"]` says."""
         if header["do"] == "start":
             return self._start(header)
+        self._progress[0] = -1
+        signal.setitimer(signal.ITIMER_PROF, header["seconds"])  # ends the process, even when nobody watches it
         try:
             with np.errstate(all="ignore"), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return getattr(self, "_" + header["do"])(header, arrays)
+                source = header["source"]
+                if source not in self._functions:
+                    self._functions[source] = RewardFunction(source, self._inputs, self._progress)
+                function = self._functions[source]
+                if header["do"] == "prove":
+                    return self._prove(function, columns)
+                if header["do"] == "compile":
+                    return self._compile(function, columns)
+                return self._evaluate(function, header, columns)
         except Failed as failed:
             return {"failed": [failed.kind, failed.reason, failed.row]}, {}
+        except MemoryError as error:
+            return {"failed": [*_kind_and_reason(error), None]}, {}
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
 
     def _start(self, header: Header) -> tuple[Header, Arrays]:
         self._inputs = header["inputs"]
-        self._table = SharedTable.attach(*header["table"]) if header["table"] else None
         self._progress = np.frombuffer(mmap.mmap(header["progress"], 8), np.int64)
+        os.close(header["progress"])
+        self._table: dict[str, np.ndarray] = {}
+        if header["table"] is not None:
+            self._table = SharedTable.attach(*header["table"]).columns
+            os.close(header["table"][0])
         reward_compile.warm_up()
         return {"gap": sandbox.enter(header["memory_mb"])}, {}
 
-    def _function(self, source: str) -> RewardFunction:
-        function = self._functions.get(source)
-        if function is None:
-            function = RewardFunction(source, self._inputs, self._progress)
-            self._functions[source] = function
-        return function
-
-    def _prove(self, header: Header, columns: Arrays) -> tuple[Header, Arrays]:
-        function = self._function(header["source"])
-        count = len(columns["next_obs"])
+    def _prove(self, function: RewardFunction, columns: Arrays) -> tuple[Header, Arrays]:
         started = time.process_time()
         rewards = function.interpreted(columns)
-        seconds = (time.process_time() - started) / count
+        seconds = (time.process_time() - started) / len(rewards)
         if seconds > _SECONDS_A_ROW:
-            raise Failed("timeout", f"one call takes {seconds * 1e3:.1f} ms; it may take {_SECONDS_A_ROW * 1e3:g} ms")
+            raise Failed("timeout", f"a call takes {seconds * 1e3:.1f} ms; {_SECONDS_A_ROW * 1e3:g} ms are allowed")
         again = function.interpreted(columns, backwards=True)
         if not np.array_equal(rewards, again):
             row = int(np.argmax(rewards != again))
-            reason = f"two calls with the same inputs gave {rewards[row]:g} and {again[row]:g}"
+            reason = f"the same inputs gave first {rewards[row]:.9g} and then {again[row]:.9g}"
             raise Failed("nondeterministic", reason, row)
         return {"mean": float(rewards.mean()), "std": float(rewards.std())}, {}
 
-    def _compile(self, header: Header, columns: Arrays) -> tuple[Header, Arrays]:
-        function = self._function(header["source"])
-        note = ""
+    def _compile(self, function: RewardFunction, columns: Arrays) -> tuple[Header, Arrays]:
         try:
             function.compile()
-            rewards = np.empty(len(columns["next_obs"]))
-            function.compiled(rewards, *function.arguments(columns))  # type: ignore[misc]
-            if not np.allclose(rewards, function.interpreted(columns), rtol=1e-6, atol=1e-9):
-                note = "the compiled function gave other values"
-        except Failed:
-            raise
         except Exception as error:
-            note = f"Numba cannot compile it: {_one_line(error)}"
-        if note:
-            function.compiled = None
-        return {"note": note}, {}
+            return {"note": f"Numba cannot compile it: {_line(error)}"}, {}
+        return {"note": function.disagreement(columns)}, {}
 
-    def _evaluate(self, header: Header, columns: Arrays) -> tuple[Header, Arrays]:
-        function = self._function(header["source"])
-        if header["compiled"] and function.compiled is None:
-            function.compile()
+    def _evaluate(self, function: RewardFunction, header: Header, columns: Arrays) -> tuple[Header, Arrays]:
         if not columns:
-            assert self._table is not None
             rows = slice(header["start"], header["stop"])
-            columns = {name: column[rows] for name, column in self._table.columns.items()}
+            columns = {name: column[rows] for name, column in self._table.items()}
         if header["components"]:
-            return self._with_components(function, columns)
-        count = len(next(iter(columns.values())))
-        rewards = np.empty(count, np.float32)
-        for start in range(0, count, _CHUNK):
-            chunk = {name: column[start : start + _CHUNK] for name, column in columns.items()}
+            rewards, parts = function.components(columns)
+            values = np.array([*parts.values()], np.float32).reshape(len(parts), len(rewards))
+            return {"components": [*parts]}, {"rewards": rewards.astype(np.float32), "components": values}
+        if header["compiled"]:
+            function.compile()
+        compute = function.fast if header["compiled"] else function.interpreted
+        rewards = np.empty(_length(columns), np.float32)
+        for start in range(0, len(rewards), _CHUNK):
+            chunk = slice(start, start + _CHUNK)
             try:
-                rewards[start : start + _CHUNK] = function.rewards(chunk)
+                rewards[chunk] = compute({name: column[chunk] for name, column in columns.items()})
             except Failed as failed:
-                if failed.row is not None:
-                    failed.row += start
+                failed.row = None if failed.row is None else failed.row + start
                 raise
         return {}, {"rewards": rewards}
 
-    def _with_components(self, function: RewardFunction, columns: Arrays) -> tuple[Header, Arrays]:
-        count = len(next(iter(columns.values())))
-        rewards = np.empty(count, np.float32)
-        components: dict[str, np.ndarray] = {}
-        for row, result in function.results(columns):
-            rewards[row] = _reward(result, row)
-            for name, value in _components(result).items():
-                components.setdefault(name, np.zeros(count, np.float32))[row] = value
-        named = np.array(list(components.values()), np.float32).reshape(len(components), count)
-        return {"components": list(components)}, {"rewards": rewards, "components": named}
+
+def _length(columns: Arrays) -> int:
+    return len(next(iter(columns.values())))
 
 
 def _define(source: str) -> tuple[Callable[..., Any], list[str]]:
-    namespace: dict[str, Any] = {"np": np, "math": math, "reward_utils": reward_utils}
-    namespace.update({name: getattr(reward_utils, name) for name in reward_utils.__all__})
+    """The function that `source` defines, and the names of its parameters. Raises Failed."""
+    namespace = reward_names.namespace()
+    there = set(namespace)
     try:
-        exec(compile(source, "<reward>", "exec", dont_inherit=True), namespace)
+        exec(compile(source, "<reward>", "exec", reward_names.ANNOTATIONS_STAY_TEXT, dont_inherit=True), namespace)
     except BaseException as error:
         raise _failure(error, None) from None
+    for name in namespace.keys() - there:
+        namespace[name] = _frozen(namespace[name])
     function = namespace.get("compute_reward")
     if not isinstance(function, types.FunctionType):
-        raise Failed("no-code", "it defines no function compute_reward")
+        raise Failed("no-code", "the code defines no function named compute_reward")
     code = function.__code__
     return function, list(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
 
 
+def _frozen(value: Any) -> Any:
+    """A constant beside the functions, so that no call can leave anything in it for the next."""
+    if isinstance(value, np.ndarray):
+        value.setflags(write=False)
+    elif isinstance(value, (list, tuple)):
+        return tuple(map(_frozen, value))
+    elif isinstance(value, dict):
+        return types.MappingProxyType({name: _frozen(inner) for name, inner in value.items()})
+    elif isinstance(value, set):
+        return frozenset(value)
+    return value
+
+
 def _failure(error: BaseException, row: int | None) -> Failed:
+    return Failed(*_kind_and_reason(error), row)
+
+
+def _kind_and_reason(error: BaseException) -> tuple[str, str]:
+    line = _line(error)
     if isinstance(error, MemoryError):
-        return Failed("memory", "it needs more memory than a reward function may have", row)
+        return "memory", "it needs more memory than a reward function may have"
     if isinstance(error, RecursionError):
-        return Failed("recursion", "it calls itself without end", row)
-    if isinstance(error, ValueError) and "read-only" in str(error):
-        return Failed("mutation", "it changes its inputs, which are read-only; copy them first", row)
+        return "recursion", "it calls itself without end"
     if isinstance(error, SyntaxError):
-        return Failed("syntax", _one_line(error), row)
-    return Failed("error", _one_line(error), row)
+        return "syntax", line
+    if "read-only" in line or "does not support item assignment" in line:
+        return "mutation", f"its inputs and constants cannot be changed; copy them first ({line})"
+    return "error", line
 
 
-def _one_line(error: BaseException) -> str:
+def _line(error: BaseException) -> str:
+    """The error's type and text in one line."""
     try:
-        text = " ".join(str(error).split())
-    except BaseException:
-        text = ""
-    return f"{type(error).__name__}: {text}"[:300]
+        lines = [line.strip() for line in str(error).splitlines()]
+    except BaseException:  # the text of an error may be generated code, too
+        lines = []
+    telling = [line for line in lines if line and not line.startswith("Failed in nopython")]
+    return f"{type(error).__name__}: {' '.join(telling[:4])}"[:240]
 
 
-def _real(value: Any) -> float | None:
-    if isinstance(value, (int, float, np.integer, np.floating, np.bool_)):
+def _number(value: Any) -> float | None:
+    """A real scalar of Python or NumPy as float; None for everything else. A truth value counts as 0 or 1."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    if not isinstance(value, (int, float, np.integer, np.floating, np.bool_)):
+        return None
+    try:
         return float(value)
-    if isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "fiub":
-        return float(value)
-    return None
+    except OverflowError:
+        return math.inf
 
 
 def _reward(result: Any, row: int) -> float:
     if isinstance(result, (tuple, list)) and result:
         result = result[0]
-    try:
-        reward = _real(result)
-    except OverflowError:
-        reward = math.inf
+    reward = _number(result)
     if reward is None:
         shape = f" of shape {result.shape}" if isinstance(result, np.ndarray) else ""
-        raise Failed("type", f"the reward is a {type(result).__name__}{shape}, not a number", row)
+        raise Failed("type", f"the reward is a {type(result).__name__}{shape} and not a real number", row)
     if not abs(reward) <= _LARGEST:
-        raise Failed("not-finite", f"the reward is {reward}", row)
+        raise Failed("not-finite", f"the reward is {reward:g}, which is not finite as float32", row)
     return reward
 
 
-def _components(result: Any) -> dict[str, float]:
-    if not (isinstance(result, (tuple, list)) and len(result) > 1 and isinstance(result[1], dict)):
-        return {}
-    found = {str(name): _real(value) for name, value in result[1].items()}
-    return {name: value for name, value in found.items() if value is not None and abs(value) <= _LARGEST}
+def _parts(result: Any) -> Iterator[tuple[str, float]]:
+    if isinstance(result, (tuple, list)) and len(result) > 1 and isinstance(result[1], dict):
+        for name, part in result[1].items():
+            value = _number(part)
+            if value is not None and abs(value) <= _LARGEST:
+                yield str(name), value
 
 
 if __name__ == "__main__":

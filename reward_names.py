@@ -1,0 +1,79 @@
+"""What a reward function may use besides its arguments: the names that its check allows and that it finds."""
+
+import __future__
+
+import builtins
+import math
+import types
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+import reward_utils
+
+# How reward code is compiled to Python's own code: what stands in an annotation is never evaluated.
+ANNOTATIONS_STAY_TEXT = __future__.annotations.compiler_flag
+
+
+def words(text: str) -> frozenset[str]:
+    """The words of `text`."""
+    return frozenset(text.split())
+
+
+# What a reward function may use of each module. Nothing of NumPy that touches files, memory layout, global state or
+# randomness, or that returns memory as it was found (np.empty).
+MODULE_NAMES: dict[str, frozenset[str]] = {
+    "np": words("""
+        abs absolute add all allclose amax amin any append arange arccos arccosh arcsin arcsinh arctan arctan2 arctanh
+        argmax argmin argsort argwhere around array array_equal asarray asanyarray atleast_1d atleast_2d average bool_
+        broadcast_to cbrt ceil clip column_stack concatenate copy copysign cos cosh count_nonzero cross cumprod cumsum
+        deg2rad degrees diag diff divide dot e einsum equal euler_gamma exp exp2 expand_dims expm1 eye fabs float32
+        float64 flip float_power floating floor floor_divide fmax fmin fmod full full_like greater greater_equal
+        heaviside hstack hypot identity inf inner int32 int64 integer interp isclose isfinite isinf isnan isscalar less
+        less_equal linalg linspace log log10 log1p log2 logaddexp logical_and logical_not logical_or logical_xor matmul
+        max maximum mean median min minimum mod multiply nan nan_to_num nanmax nanmean nanmin nansum ndarray ndim
+        negative newaxis nonzero not_equal number ones ones_like outer percentile pi piecewise polyval power prod ptp
+        quantile rad2deg radians ravel reciprocal remainder repeat reshape rint roll round row_stack searchsorted select
+        shape sign signbit sin sinc sinh size sort sqrt square squeeze stack std subtract sum take tan tanh tile trace
+        transpose trapezoid tri tril triu true_divide trunc unique unwrap vander var vdot vstack where zeros zeros_like
+        """),
+    "np.linalg": words("cond cross det eigvalsh inv lstsq matrix_norm norm pinv solve vector_norm"),
+    "math": words("""
+        acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh degrees dist e erf erfc exp exp2 expm1 fabs
+        floor fmod fsum gamma hypot inf isclose isfinite isinf isnan lgamma log log10 log1p log2 nan pi pow prod
+        radians sin sinh sqrt sumprod tan tanh tau trunc
+        """),
+    "reward_utils": frozenset(reward_utils.__all__),
+}
+
+BUILTINS = words("""
+    abs all any bool dict divmod enumerate filter float frozenset int isinstance len list map max min pow range reversed
+    round set slice sorted sum tuple zip
+    ArithmeticError AssertionError RuntimeError TypeError ValueError ZeroDivisionError
+    """)
+
+IN_WORDS = f"np, math, {', '.join(sorted(reward_utils.__all__))} and simple builtins"
+
+
+def namespace(instead: Mapping[str, Mapping[str, Any]] = types.MappingProxyType({})) -> dict[str, Any]:
+    """A fresh namespace with all these names, in which code can overwrite nothing that others use.
+
+    Args:
+        instead: for each module of :data:`MODULE_NAMES` what is to stand in the place of some of its names.
+    """
+    linalg = _view(np.linalg, "np.linalg", instead)
+    return {
+        "__builtins__": {name: getattr(builtins, name) for name in BUILTINS},
+        "np": _view(np, "np", {**instead, "np": {**instead.get("np", {}), "linalg": linalg}}),
+        "math": _view(math, "math", instead),
+        "reward_utils": _view(reward_utils, "reward_utils", instead),
+        **{name: getattr(reward_utils, name) for name in reward_utils.__all__},
+    }
+
+
+def _view(module: types.ModuleType, name: str, instead: Mapping[str, Mapping[str, Any]]) -> types.ModuleType:
+    view = types.ModuleType(name)
+    there = {attribute: getattr(module, attribute) for attribute in MODULE_NAMES[name] if hasattr(module, attribute)}
+    vars(view).update({**there, **instead.get(name, {})})
+    return view
