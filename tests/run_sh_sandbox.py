@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -51,7 +52,7 @@ class Sandbox:
             shutil.copy(PROJECT / name, self.project / name)
         for tool in "bash cat chmod cksum cp date dirname env mkdir rm sleep tail tr wc".split():  # noqa: SIM905
             (self.path / tool).symlink_to(shutil.which(tool) or f"/bin/{tool}")
-        self.write(self.path / "python3", PYTHON.replace("REAL", sys.executable))
+        self.write(self.path / "python3", PYTHON.replace("REAL", shlex.quote(sys.executable)))
         self.environment = {"PATH": str(self.path), "CALLS": str(self.calls_file), "HOME": str(root)}
 
     @staticmethod
