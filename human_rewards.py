@@ -272,6 +272,8 @@ class _Simplify(ast.NodeTransformer):
             return first
         if function == "np.linalg.norm" and _is_number(first):
             return _call("abs", first)
+        if function == "np.hstack" and isinstance(first, ast.Tuple) and all(map(_is_number, first.elts)):
+            return _call("np.array", ast.List(first.elts, ast.Load()))
         if function == "sum" and isinstance(first, ast.Tuple):
             return functools.reduce(lambda total, term: ast.BinOp(total, ast.Add(), term), first.elts)
         if isinstance(first, ast.Starred):
