@@ -154,7 +154,7 @@ forward() { # signal, exit status; every run gets it once, saves its state and e
 }
 
 wait_for_less_than() { # number of runs
-    while [ "$(jobs -rp | wc -l)" -ge "$1" ]; do sleep 0.5; done
+    while [ "$(jobs -rp | wc -l)" -ge "$1" ]; do sleep 0.2; done
 }
 
 make_sweep_directory() { # setting; prints a directory that no other sweep has
