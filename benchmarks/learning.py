@@ -1,0 +1,265 @@
+"""Learning curves: one agent of ours with the human reward, Stable-Baselines3 with the same, and the whole method.
+
+    python benchmarks/learning.py run human window-close --seed 1     one curve, into a JSON file of its own
+    python benchmarks/learning.py run sb3 window-close --seed 1       needs benchmarks/requirements.txt
+    python benchmarks/learning.py run lares window-close --seed 1     lares_from_scratch.py with --model builtin
+    python benchmarks/learning.py draw --anchors curves.csv           all curves in one JSON and one picture
+
+The protocol is that of the published curves it can be held against (Hansen, Su, Wang, "TD-MPC2", ICLR 2024, whose
+repository has them as CSV with the columns method, task, env_steps, seed, success): the reward summed over an action
+repeat of 2, episodes of 200 env steps, goal visible, success at the last step, env steps counted with the repeat.
+"""
+
+import argparse
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import numpy as np
+
+ACTION_REPEAT, EPISODE_LENGTH = 2, 200
+DECISIONS = EPISODE_LENGTH // ACTION_REPEAT
+RANDOM_DECISIONS = 1_000
+EVALUATE_EVERY, EVALUATION_EPISODES = 5_000, 20
+LABELS = {
+    "human": "LaRes' SAC, human reward",
+    "sb3": "Stable-Baselines3 SAC, human reward",
+    "lares": "LaRes from scratch, builtin",
+    "sac": "published SAC, human reward",
+    "tdmpc2": "published TD-MPC2, human reward",
+}
+
+Row = dict[str, Any]
+
+
+def human(task_name: str, seed: int, env_steps: int, reward_scale: float) -> Iterator[Row]:
+    """One agent of ours that learns from the environment's own reward."""
+    import torch
+
+    from collection import UNIFORM, Collectors, Order, PolicyShape
+    from replay_buffer import ReplayBuffer
+    from sac import Population, SacConfig
+    from task_specs import get_task
+
+    torch.set_num_threads(1)
+    task, device = get_task(task_name), torch.device("cpu")
+    config = SacConfig(task.obs_size, task.action_size, reward_scale=reward_scale)
+    agent = Population(1, config, device, seed)
+    buffer = ReplayBuffer(env_steps, task.obs_size, task.action_size, task.variable_width, 1, device)
+    collectors = Collectors(task, PolicyShape(agent.actors.sizes), 1, 1, action_repeat=ACTION_REPEAT)
+    rows = torch.Generator().manual_seed(seed)
+    decisions = evaluated = 0
+    while decisions * ACTION_REPEAT < env_steps:
+        policy = UNIFORM if decisions < RANDOM_DECISIONS else 0
+        [episode] = collectors.run([Order(policy, seed * 1_000_003 + decisions, DECISIONS)])
+        for start, stop in buffer.add(episode.transitions, 0, bool(episode.success.any())):
+            buffer.set_rewards(0, start, stop, buffer.columns["env_reward"][start:stop])
+        decisions += DECISIONS
+        if policy == UNIFORM:
+            continue
+        for _ in range(DECISIONS):
+            agent.update(buffer.draw(128, rows), agent.noise(128))
+        collectors.set_policies(agent.actors.flat())
+        if decisions * ACTION_REPEAT >= evaluated + EVALUATE_EVERY:
+            evaluated = decisions * ACTION_REPEAT
+            seeds = range(2**31 + evaluated, 2**31 + evaluated + EVALUATION_EPISODES)
+            episodes = collectors.run([Order(0, number, DECISIONS, deterministic=True) for number in seeds])
+            yield _row(evaluated, [episode.success for episode in episodes], [e.env_return for e in episodes])
+    collectors.close()
+
+
+def sb3(task_name: str, seed: int, env_steps: int, reward_scale: float) -> Iterator[Row]:
+    """Stable-Baselines3's SAC with the same networks and hyperparameters, in the same environment."""
+    import gymnasium
+    import torch
+    from stable_baselines3 import SAC
+
+    from environments import TaskEnvironment
+    from task_specs import get_task
+
+    torch.set_num_threads(1)
+    task = get_task(task_name)
+
+    class Environment(gymnasium.Env[np.ndarray, np.ndarray]):
+        """The task in Gymnasium's form."""
+
+        def __init__(self, seed: int) -> None:
+            self.inner = TaskEnvironment(task, action_repeat=ACTION_REPEAT)
+            self.seeds = np.random.default_rng(seed)
+            self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (task.obs_size,), np.float32)
+            self.action_space = gymnasium.spaces.Box(-1, 1, (task.action_size,), np.float32)
+
+        def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+            self.decisions = 0
+            return self.inner.reset(int(self.seeds.integers(2**31))), {}
+
+        def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+            step = self.inner.step(action)
+            self.decisions += 1
+            reward, over = reward_scale * step.env_reward, self.decisions >= DECISIONS
+            return step.obs, reward, step.terminated, over, {"success": step.success, "env_reward": step.env_reward}
+
+    model = SAC(
+        "MlpPolicy",
+        Environment(seed),
+        learning_rate=3e-4,
+        buffer_size=env_steps,
+        learning_starts=RANDOM_DECISIONS,
+        batch_size=128,
+        tau=0.005,
+        gamma=0.99,
+        target_entropy=-float(task.action_size),
+        policy_kwargs={"net_arch": [256] * 3},
+        seed=seed,
+    )
+    for evaluated in range(EVALUATE_EVERY, env_steps + 1, EVALUATE_EVERY):
+        model.learn(EVALUATE_EVERY // ACTION_REPEAT, reset_num_timesteps=False)
+        environment = Environment(2**31 + evaluated)
+        successes, returns = [], []
+        for _ in range(EVALUATION_EPISODES):
+            obs, _ = environment.reset()
+            infos = []
+            for _ in range(DECISIONS):
+                obs, _, _, _, info = environment.step(model.predict(obs, deterministic=True)[0])
+                infos.append(info)
+            successes.append(np.array([info["success"] for info in infos]))
+            returns.append(sum(info["env_reward"] for info in infos))
+        yield _row(evaluated, successes, returns)
+
+
+def lares(task_name: str, seed: int, env_steps: int, reward_scale: float) -> Iterator[Row]:
+    """The whole method from scratch: population 5, no language model, nothing of the human reward."""
+    runs = ROOT / "logs" / "learning"
+    name = f"lares-{task_name}-{seed}-{time.time_ns()}"
+    command = [
+        *(sys.executable, str(ROOT / "lares_from_scratch.py"), "--model=builtin", f"--env-name={task_name}"),
+        *(f"--seed={seed}", f"--total-timesteps={env_steps}", f"--LLM_freq={env_steps // 5}", f"--exp_name={name}"),
+        *(f"--action-repeat={ACTION_REPEAT}", f"--episode-length={EPISODE_LENGTH}", f"--log-dir={runs}"),
+        *(f"--init-exploration-steps={RANDOM_DECISIONS * ACTION_REPEAT}", f"--display-interval={EVALUATE_EVERY}"),
+        *(f"--eval-episodes={EVALUATION_EPISODES}", f"--reward-scale={reward_scale}", "--windows_length=500"),
+    ]
+    metrics, read = runs / name / "metrics.jsonl", 0
+    with subprocess.Popen(command) as process:
+        running = True
+        while running:
+            running = process.poll() is None
+            rows = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
+            for row in map(json.loads, rows[read:]):
+                best = row["best"]
+                yield {
+                    "env_steps": row["env_steps"],
+                    "success": best["last_step_success_rate"],
+                    "success_any": best["success_rate"],
+                    "env_return": best["env_return"],
+                }
+            read = len(rows)
+            time.sleep(2)
+    if process.returncode:
+        sys.exit(f"lares_from_scratch.py ended with {process.returncode}")
+    shutil.copy(runs / name / "summary.json", runs / f"{name}-summary.json")
+
+
+def _row(env_steps: int, successes: list[np.ndarray], returns: list[float]) -> Row:
+    return {
+        "env_steps": env_steps,
+        "success": float(np.mean([success[-1] for success in successes])),
+        "success_any": float(np.mean([success.any() for success in successes])),
+        "env_return": float(np.mean(returns)),
+    }
+
+
+METHODS = {"human": human, "sb3": sb3, "lares": lares}
+
+
+def run(method: str, task: str, seed: int, env_steps: int, reward_scale: float, out: Path) -> None:
+    """One curve; its file is written anew after each evaluation."""
+    out.mkdir(parents=True, exist_ok=True)
+    rows: list[Row] = []
+    start = time.monotonic()
+    for row in METHODS[method](task, seed, env_steps, reward_scale):
+        rows.append({**row, "wall_time": round(time.monotonic() - start, 1)})
+        print(f"{method} {task} seed {seed}: {rows[-1]}", flush=True)
+        curve = {"method": method, "task": task, "seed": seed, "reward_scale": reward_scale, "rows": rows}
+        (out / f"{method}-{task}-{seed}.json").write_text(json.dumps(curve), encoding="utf-8")
+
+
+def draw(out: Path, anchors: Path | None) -> None:
+    """All curves found in `out` as `learning.json` and `learning.png`, the published ones beside them."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    curves = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*-*-*.json"))]
+    if not curves:
+        sys.exit(f"there are no curves in {out}; make some with: python benchmarks/learning.py run human window-close")
+    tasks = sorted({curve["task"] for curve in curves})
+    last = max(row["env_steps"] for curve in curves for row in curve["rows"])
+    points: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for curve in curves:
+        for row in curve["rows"]:
+            # Runs of ours end an iteration, and not a step, at the mark.
+            mark = round(row["env_steps"] / EVALUATE_EVERY) * EVALUATE_EVERY
+            points[curve["task"], curve["method"]][mark].append(row["success"])
+    if anchors:
+        with anchors.open(newline="", encoding="utf-8") as file:
+            for line in csv.DictReader(file):
+                if line["task"] in tasks and int(line["env_steps"]) <= last:
+                    points[line["task"], line["method"]][int(line["env_steps"])].append(float(line["success"]))
+
+    figure, axes = pyplot.subplots(1, len(tasks), figsize=(5 * len(tasks), 4), sharey=True, squeeze=False)
+    for axis, task in zip(axes[0], tasks, strict=True):
+        for color, (method, label) in enumerate(LABELS.items()):
+            found = points[task, method]
+            if not found:
+                continue
+            steps = sorted(found)
+            line = {"linestyle": "--", "marker": "o"} if method in {"sac", "tdmpc2"} else {}
+            axis.plot(steps, [np.mean(found[step]) for step in steps], color=f"C{color}", label=label, **line)
+            low, high = ([bound(found[step]) for step in steps] for bound in (min, max))
+            axis.fill_between(steps, low, high, color=f"C{color}", alpha=0.15, linewidth=0)
+        axis.set(title=task, xlabel="env steps", ylim=(-0.03, 1.03))
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel("success at the last step")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=3, frameon=False)
+    figure.tight_layout(rect=(0, 0.12, 1, 1))
+    figure.savefig(out / "learning.png", dpi=150)
+    (out / "learning.json").write_text(json.dumps(curves, indent=1), encoding="utf-8")
+    print(f"{len(curves)} curves: {out / 'learning.json'}, {out / 'learning.png'}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("run", help="make one curve")
+    one.add_argument("method", choices=METHODS)
+    one.add_argument("task")
+    one.add_argument("--seed", type=int, default=1, help="(default: 1)")
+    one.add_argument("--env-steps", type=int, default=100_000, help="with the action repeat (default: 100000)")
+    one.add_argument("--reward-scale", type=float, default=1.0, help="factor on every reward (default: 1)")
+    picture = commands.add_parser("draw", help="draw all curves made so far")
+    picture.add_argument("--anchors", type=Path, help="CSV of published curves (default: none)")
+    for command in (one, picture):
+        command.add_argument("--out", type=Path, default=ROOT / "logs" / "learning", help="(default: logs/learning)")
+    args = parser.parse_args()
+    if args.command == "run":
+        run(args.method, args.task, args.seed, args.env_steps, args.reward_scale, args.out)
+    else:
+        draw(args.out, args.anchors)
+
+
+if __name__ == "__main__":
+    main()
