@@ -116,6 +116,7 @@ class LaRes:
             record=lambda row: log.append("llm.jsonl", row),
             check_order=self.order_share,
             order_threshold=args.order_check,
+            stop=lambda: interruption.signal is not None,
         )
         self.thompson = ThompsonSampler(len(self.agents), args.windows_length)
         self.arm_generator = np.random.default_rng(self.seed(ARMS))
@@ -154,9 +155,7 @@ class LaRes:
 
     def begin(self) -> None:
         """The first population, and random actions for it to learn from."""
-        with self.interruption.at_once():
-            programs = self.search.initial(len(self.slots))
-        for slot, program in enumerate(programs):
+        for slot, program in enumerate(self.search.initial(len(self.slots))):
             self.install(slot, program)
         orders: list[Order] = []
         left = self.args.init_exploration_steps // self.args.action_repeat
@@ -237,14 +236,13 @@ class LaRes:
         reports = {agent: self.report(agent, scores[agent]) for agent in elites}
 
         self.relabeled.clear()
-        with self.interruption.at_once():
-            newcomers = self.search.improve(
-                self.round,
-                None if best == self.human else self.programs[best],
-                reports[best],
-                [(self.programs[agent], reports[agent]) for agent in elites if agent != self.human],
-                len(open_slots),
-            )
+        newcomers = self.search.improve(
+            self.round,
+            None if best == self.human else self.programs[best],
+            reports[best],
+            [(self.programs[agent], reports[agent]) for agent in elites if agent != self.human],
+            len(open_slots),
+        )
         replaced = [
             slot for slot, program in zip(open_slots, newcomers, strict=False) if self.replace(slot, program, best)
         ]

@@ -34,6 +34,8 @@ def run(args: argparse.Namespace, setting: Setting) -> int:
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # the second one: the first is remembered, and the run ends in good order
+        return 130
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}:
             raise
@@ -68,7 +70,9 @@ def _run(args: argparse.Namespace, setting: Setting) -> int:
             try:
                 try:
                     status = lares.train()
-                except KeyboardInterrupt:
+                except RunError:
+                    if not interruption.signal:  # else a search was given up because the user wants to leave
+                        raise
                     status = "interrupted"
                 lares.finish(status)
             finally:

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,6 @@ class Interruption:
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self._waiting = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interruption":
@@ -142,22 +141,9 @@ class Interruption:
         while self._before:
             signal.signal(*self._before.popitem())
 
-    @contextlib.contextmanager
-    def at_once(self) -> Iterator[None]:
-        """While something slow is waited for that can be given up, a signal raises KeyboardInterrupt."""
-        if self.signal:
-            raise KeyboardInterrupt
-        self._waiting = True
-        try:
-            yield
-        finally:
-            self._waiting = False
-
     def _remember(self, number: int, _: Any) -> None:
         self.signal = number
         self.__exit__()
-        if self._waiting:
-            raise KeyboardInterrupt
 
 
 def wait_any(workers: Sequence[WorkerProcess], timeout: float | None = None) -> list[WorkerProcess]:
