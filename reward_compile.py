@@ -1,10 +1,9 @@
 """Reward functions as machine code: a loop over rows, compiled by Numba.
 
-Numba knows a part of Python and of NumPy. Two things bring most reward functions into that part: what does not bear
-on the reward is taken out of the syntax tree first (the components above all), and functions of NumPy that Numba has
-for arrays only, or through SciPy only, are given to it here.
+Numba knows a part of Python and of NumPy. What can be said otherwise is brought into that part first (see
+`reward_simplify.py`); functions of NumPy that Numba has for arrays only, or through SciPy only, are given to it here.
 
-The compiled form is an approximation that has to prove itself: who uses it compares it with the interpreted one.
+Nothing here guarantees that the compiled form is right: who uses it compares it with the interpreted one.
 """
 
 import ast
@@ -20,6 +19,7 @@ from numba.extending import overload, register_jitable
 
 import reward_names
 import reward_utils
+from reward_simplify import simplified
 
 # Bounds are checked, and a division by zero raises, as they do in Python; nothing is reordered.
 _OPTIONS: dict[str, Any] = {"nopython": True, "boundscheck": True, "error_model": "python", "fastmath": False}
@@ -41,9 +41,8 @@ def compile_rows(source: str, shapes: Sequence[tuple[int, ...]]) -> Callable[...
     """
     namespace = reward_names.namespace({"np": _NUMPY, "np.linalg": {"norm": _norm}, "math": _MATH})
     namespace.update(_BUILTINS)
-    exec(
-        compile(_simplified(ast.parse(source)), "<reward>", "exec", reward_names.ANNOTATIONS_STAY_TEXT, True), namespace
-    )
+    tree = simplified(ast.parse(source))
+    exec(compile(tree, "<reward>", "exec", reward_names.ANNOTATIONS_STAY_TEXT, dont_inherit=True), namespace)
     for name, value in namespace.items():
         if isinstance(value, types.FunctionType) and value.__globals__ is namespace:
             namespace[name] = numba.jit(**_OPTIONS)(value)
@@ -70,139 +69,11 @@ def warm_up() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What does not bear on the reward
-
-
-def _simplified(tree: ast.Module) -> ast.Module:
-    tree = _Plainer(tree).visit(tree)
-    for function in tree.body:
-        if isinstance(function, ast.FunctionDef) and function.name == "compute_reward":
-            _RewardOnly().visit_body(function)
-            while _drop_unread(function):
-                pass
-    return ast.fix_missing_locations(tree)
-
-
-class _Plainer(ast.NodeTransformer):
-    """The same code in forms that Numba knows."""
-
-    def __init__(self, tree: ast.Module) -> None:
-        own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-        self._replaced = {"float", "abs", "any", "all"} - own
-
-    def visit_AnnAssign(self, statement: ast.AnnAssign) -> ast.AST:
-        self.generic_visit(statement)
-        if statement.value is None:
-            return ast.Pass()
-        return ast.Assign([statement.target], statement.value)
-
-    def visit_Assert(self, statement: ast.Assert) -> ast.AST:
-        self.generic_visit(statement)
-        return ast.Assert(statement.test, None)
-
-    def visit_BinOp(self, operation: ast.BinOp) -> ast.AST:
-        self.generic_visit(operation)
-        if isinstance(operation.op, ast.MatMult):
-            dot = ast.Attribute(ast.Name("np", ast.Load()), "dot", ast.Load())
-            return ast.Call(dot, [operation.left, operation.right], [])
-        return operation
-
-    def visit_GeneratorExp(self, generator: ast.GeneratorExp) -> ast.AST:
-        self.generic_visit(generator)
-        return ast.ListComp(generator.elt, generator.generators)
-
-    def visit_Call(self, call: ast.Call) -> ast.AST:
-        self.generic_visit(call)
-        function = call.func
-        if isinstance(function, ast.Name) and function.id in self._replaced:
-            call.func = ast.Name(f"__{function.id}", ast.Load())
-        elif isinstance(function, ast.Attribute) and function.attr in _OF_SEQUENCES and call.args:
-            if isinstance(call.args[0], ast.List):
-                call.args[0] = ast.Tuple(call.args[0].elts, ast.Load())
-        elif isinstance(function, ast.Attribute) and function.attr == "dot" and len(call.args) == 1:
-            return self.visit_BinOp(ast.BinOp(function.value, ast.MatMult(), call.args[0]))
-        return call
-
-    def visit_keyword(self, keyword: ast.keyword) -> ast.AST:
-        self.generic_visit(keyword)
-        if keyword.arg == "dtype" and isinstance(keyword.value, ast.Name) and keyword.value.id in ("float", "int"):
-            keyword.value = ast.Attribute(ast.Name("np", ast.Load()), f"{keyword.value.id}64", ast.Load())
-        return keyword
-
-
-_OF_SEQUENCES = ("concatenate", "hstack", "vstack", "stack", "column_stack")
-
-
-class _RewardOnly(ast.NodeTransformer):
-    """``return reward, components`` becomes ``return reward``; inner functions keep what they return."""
-
-    def visit_body(self, function: ast.FunctionDef) -> None:
-        function.body = [self.visit(statement) for statement in function.body]
-
-    def visit_FunctionDef(self, function: ast.FunctionDef) -> ast.AST:
-        return function
-
-    def visit_Return(self, statement: ast.Return) -> ast.AST:
-        value = statement.value
-        if isinstance(value, (ast.Tuple, ast.List)) and value.elts and not isinstance(value.elts[0], ast.Starred):
-            return ast.Return(value.elts[0])
-        return statement
-
-
-def _drop_unread(function: ast.FunctionDef) -> bool:
-    """Take out the statements that only make names which nothing reads; whether there were any."""
-    read = set()
-    for node in ast.walk(function):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-            read.add((node.id, id(node)))
-    writes: dict[int, str] = {}  # statements that do nothing but change a name, by id
-    inner: set[int] = set()  # the places at which they mention it
-    for node in ast.walk(function):
-        target = _changed_name(node)
-        if target is not None:
-            writes[id(node)] = target.id
-            inner.add(id(target))
-    needed = {name for name, place in read if place not in inner}
-    unread = {key for key, name in writes.items() if name not in needed}
-    if unread:
-        _Drop(unread).visit(function)
-    return bool(unread)
-
-
-def _changed_name(statement: ast.AST) -> ast.Name | None:
-    """The one name that `statement` assigns, changes an item of, or calls a changing method of."""
-    if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-        changed = statement.targets[0]
-    elif isinstance(statement, ast.AugAssign):
-        changed = statement.target
-    elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
-        method = statement.value.func
-        if not (isinstance(method, ast.Attribute) and method.attr in ("append", "extend", "setdefault", "update")):
-            return None
-        changed = method.value
-    else:
-        return None
-    while isinstance(changed, ast.Subscript):
-        changed = changed.value
-    return changed if isinstance(changed, ast.Name) else None
-
-
-class _Drop(ast.NodeTransformer):
-    """Puts ``pass`` in the place of statements."""
-
-    def __init__(self, statements: set[int]) -> None:
-        self._statements = statements
-
-    def visit(self, node: ast.AST) -> Any:
-        return ast.Pass() if id(node) in self._statements else self.generic_visit(node)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # What Numba does not know, or not in the way in which Python does it
 
-
-# A stand-in is named in the code (by _Plainer or by the module views) and implemented for Numba by an overload, which
-# returns the implementation for the types at hand, or None for "not for these": then the function stays interpreted.
+#
+# A stand-in is what a name in the code means here. An overload implements it for Numba: given the types of the
+# arguments, it returns a function to compile, or None for "not for these", and then the reward stays interpreted.
 
 
 def _stand_in(name: str) -> Callable[..., Any]:
