@@ -185,7 +185,9 @@ class LaRes:
     def choose_arms(self) -> list[int]:
         """The policies that collect next."""
         alive = [slot for slot in self.slots if slot not in self.masked]
-        if self.args.selection == "thompson":
+        if not alive:
+            arms = []
+        elif self.args.selection == "thompson":
             arms = self.thompson.draw(alive, len(self.slots), self.arm_generator)
         elif self.args.selection == "uniform":
             arms = sorted({alive[pick] for pick in self.arm_generator.integers(len(alive), size=len(self.slots))})
@@ -205,7 +207,7 @@ class LaRes:
             sources = [self.programs[slot].source for slot in sound]
             for slot, rewards in zip(sound, self.reward_workers.evaluate_rows(sources, start, stop), strict=True):
                 if isinstance(rewards, Failure):
-                    self.mask(slot, FAILED, rewards.reason)
+                    self.mask(slot, FAILED, self.explain(self.programs[slot], rewards))
                 else:
                     self.buffer.set_rewards(slot, start, stop, rewards)
             if self.human is not None:
@@ -265,7 +267,8 @@ class LaRes:
             rewards = self.relabel(program.source)
         if isinstance(rewards, Failure):
             program.accepted, program.kind, program.reason = False, rewards.kind, rewards.reason
-            self.log.say(f"slot {slot} keeps its reward function: the new one failed in the buffer ({rewards.reason})")
+            self.search.rejected[rewards.kind] += 1
+            self.log.say(f"slot {slot} keeps its reward function: the new one failed {self.explain(program, rewards)}")
             return False
         self.buffer.set_rewards(slot, 0, self.buffer.size, rewards)
         self.buffer.rescale(slot, best, self.args.scale_type)
@@ -305,6 +308,9 @@ class LaRes:
             self.champion = Champion(best, scores[best], policies[best])
             self.log.write_networks(self.population.networks(best))
         self.snapshot = self.population.state_dict()
+        for slot, program in self.programs.items():
+            if slot in scores:
+                program.scores[str(self.round)] = scores[slot].summary()
         agents = {
             agent: {
                 **score.summary(),
@@ -318,7 +324,7 @@ class LaRes:
             "best": {"agent": best, **agents[best]},
             "agents": agents,
             "masked": self.masked,
-            "llm": self.cost(),
+            "llm": {**self.cost(), "last_round": vars(self.search.round_usage)},
             "protocol": self.protocol(self.args.eval_episodes),
         }
         self.log.metrics(self.env_steps, row)
@@ -346,13 +352,13 @@ class LaRes:
         Sun et al., "A Large Language Model-Driven Reward Code Design Framework via Dynamic Feedback" (CARD), 2024. None
         while the buffer does not hold episodes of both kinds.
         """
-        _, success = self.buffer.episode_means(self.buffer.columns["env_reward"])
+        success = self.buffer.episode_success()
         if success.all() or not success.any():
             return None
         rewards = self.relabel(source)
         if isinstance(rewards, Failure):
             return None
-        means, _ = self.buffer.episode_means(rewards)
+        means = self.buffer.episode_means(rewards)
         return float((means[success] > means[~success].max()).mean())
 
     def install(self, slot: int, program: Program) -> None:
@@ -366,17 +372,24 @@ class LaRes:
     def mask(self, agent: int, why: str, detail: str = "") -> None:
         """Take an agent out of the game until the next search round gives it a new start."""
         self.masked[agent] = why
-        self.log.say(f"agent {agent} is out until the next search round: {why}{detail and f' ({detail})'}")
+        self.log.say(f"agent {agent} is out until the next search round: {why} {detail}".rstrip())
+
+    def explain(self, program: Program, failure: Failure) -> str:
+        """Why a function failed on a stored transition, and in which file the transition is, to reproduce it."""
+        if failure.state is None:
+            return f"({failure.reason})"
+        name = f"Failed_State_{program.id}.json"
+        self.log.write_json(name, failure.state)
+        return f"({failure.reason}; the state is in {name})"
 
     def recover(self) -> None:
-        """Nobody is left: go back to the networks of the last evaluation, or to the next search round at once."""
-        self.log.say("no agent is left; going back to the networks of the last evaluation")
-        self.population.load_state_dict(self.snapshot)
-        self.masked = {agent: why for agent, why in self.masked.items() if why == FAILED}
-        if all(slot in self.masked for slot in self.slots) and self.human is None:
-            raise RunError(
-                "every reward function of the population has failed in the buffer; see run.log for the reasons"
-            )
+        """Nobody in the population is left: go back to the networks of the last evaluation."""
+        if DIVERGED in self.masked.values():
+            self.log.say("no agent is left; going back to the networks of the last evaluation")
+            self.population.load_state_dict(self.snapshot)
+            self.masked = {agent: why for agent, why in self.masked.items() if why == FAILED}
+        elif self.human is None:
+            raise RunError(f"every reward function of the population has failed; see {self.log.directory / 'run.log'}")
 
     def cost(self) -> dict[str, float]:
         """What the language model has cost so far: calls, tokens, and money at the given prices."""
@@ -416,6 +429,10 @@ class LaRes:
             self.log.say(
                 f"final success rate {score.success_rate:.2f} (95% interval {interval.low:.2f} to {interval.high:.2f}) "
                 f"over {len(seeds)} fresh episodes; {self.env_steps:,} env steps in {duration(self.log.wall_time)}"
+            )
+        else:
+            self.log.say(
+                f"stopped after {self.env_steps:,} env steps; the best policy so far is in {self.log.directory}"
             )
         self.log.population(self.search.programs)
         summary |= {

@@ -102,10 +102,15 @@ class ReplayBuffer:
         """Number of transitions stored."""
         return min(self.added, self.capacity)
 
-    def episode_means(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Means of `values` (size,) over each whole episode that is stored (E,), and which were successes (E,)."""
-        means = [values[np.arange(first, first + count) % self.capacity].mean() for first, count, _ in self._episodes]
-        return np.array(means), np.array([success for _, _, success in self._episodes], bool)
+    def episode_success(self) -> np.ndarray:
+        """Which of the E episodes that are stored whole solved the task (E,)."""
+        return np.array([success for _, _, success in self._episodes], bool)
+
+    def episode_means(self, values: np.ndarray) -> np.ndarray:
+        """Means (E,) of `values` (size,) over the same episodes."""
+        return np.array(
+            [values[np.arange(first, first + count) % self.capacity].mean() for first, count, _ in self._episodes]
+        )
 
     def set_rewards(self, agent: int, start: int, stop: int, values: np.ndarray) -> None:
         """Write the raw rewards (stop - start,) of one agent's function."""

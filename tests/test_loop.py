@@ -234,7 +234,7 @@ def test_when_all_diverge_the_last_good_networks_return(scratch):
 def test_the_order_check_compares_solved_with_unsolved_episodes(scratch):
     source = "def compute_reward(tcp_center, target):\n    return -np.linalg.norm(tcp_center - target)\n"
     assert scratch.order_share(source) is None  # nothing is solved yet
-    means = scratch.buffer.episode_means(interpreted(scratch, source, range(scratch.buffer.size)))[0]
+    means = scratch.buffer.episode_means(interpreted(scratch, source, range(scratch.buffer.size)))
     solved = np.argsort(means)[[0, 2]]  # of three episodes, the worst and the best are called solved
     scratch.buffer._episodes = type(scratch.buffer._episodes)(
         (first, count, number in solved) for number, (first, count, _) in enumerate(scratch.buffer._episodes)
