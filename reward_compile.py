@@ -76,16 +76,17 @@ def warm_up() -> None:
 # arguments, it returns a function to compile, or None for "not for these", and then the reward stays interpreted.
 
 
-def _stand_in(name: str) -> Callable[..., Any]:
-    def only_compiled(*_: Any) -> Any:
-        raise NotImplementedError(name)
+def _stand_ins(*functions: Callable[..., Any]) -> list[Callable[..., Any]]:
+    def stand_in(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *arguments, **keywords: function(*arguments, **keywords)  # interpreted: in a constant
 
-    return only_compiled
+    return [stand_in(function) for function in functions]
 
 
-_number, _float, _abs, _any, _all = map(_stand_in, ("number", "float", "abs", "any", "all"))
-_sum, _mean, _max, _min, _prod = map(_stand_in, ("np.sum", "np.mean", "np.max", "np.min", "np.prod"))
-_array, _clip, _cross, _dot, _norm = map(_stand_in, ("np.array", "np.clip", "np.cross", "np.dot", "np.linalg.norm"))
+_number, _float, _abs, _any, _all = _stand_ins(float, float, abs, any, all)
+_sum, _mean, _max, _min, _prod = _stand_ins(np.sum, np.mean, np.max, np.min, np.prod)
+_array, _clip, _cross, _dot, _norm = _stand_ins(np.array, np.clip, np.cross, np.dot, np.linalg.norm)
+_dist, _fsum, _isclose = _stand_ins(math.dist, math.fsum, math.isclose)
 
 
 def _is_sequence(kind: kinds.Type) -> bool:
@@ -263,18 +264,52 @@ _TOLERANCES = {
 }
 
 
-def _guarded(function: Callable[..., float]) -> Callable[..., float]:
-    """A function of ``math`` that raises where Python's does, and not only returns NaN or infinity."""
+@overload(_dist, strict=False)
+def _compile_dist(p: Any, q: Any) -> Any:
+    def dist(p: Any, q: Any) -> float:
+        if len(p) != len(q):
+            raise ValueError("points in different dimensions")
+        total = 0.0
+        for index in range(len(p)):
+            total += (p[index] - q[index]) ** 2
+        return math.sqrt(total)
+
+    return dist
+
+
+@overload(_fsum, strict=False)
+def _compile_fsum(values: Any) -> Any:
+    return lambda values: np.sum(np.array(values))
+
+
+@overload(_isclose, strict=False)
+def _compile_isclose(a: Any, b: Any, rel_tol: Any = 1e-09, abs_tol: Any = 0.0) -> Any:
+    def isclose(a: Any, b: Any, rel_tol: Any = 1e-09, abs_tol: Any = 0.0) -> bool:
+        return a == b or abs(a - b) <= max(rel_tol * max(abs(a), abs(b)), abs_tol)
+
+    return isclose
+
+
+def _guarded(function: Callable[[float], float]) -> Callable[[float], float]:
+    """A function of ``math`` that raises where Python's does, and does not return NaN or infinity."""
 
     @numba.jit(**_OPTIONS)
-    def guarded(*x: Any) -> float:
-        y = function(*x)
-        if not math.isfinite(y):
-            for value in x:
-                if not math.isfinite(value):
-                    return y
+    def guarded(x: float) -> float:
+        y = function(x)
+        if not math.isfinite(y) and math.isfinite(x):
             raise ValueError("math domain or range error")
         return y
+
+    return guarded
+
+
+def _guarded_of_two(function: Callable[[float, float], float]) -> Callable[[float, float], float]:
+    @numba.jit(**_OPTIONS)
+    def guarded(x: float, y: float) -> float:
+        z = function(x, y)
+        if not math.isfinite(z) and math.isfinite(x) and math.isfinite(y):
+            raise ValueError("math domain or range error")
+        return z
 
     return guarded
 
@@ -287,12 +322,17 @@ _NUMPY: dict[str, Any] = {
     **dict.fromkeys(("dot", "inner", "vdot", "matmul"), _dot),
     **{"clip": _clip, "cross": _cross, "mean": _mean, "prod": _prod, "sum": _sum},
 }
-_MATH = {
-    name: _guarded(getattr(math, name))
-    for name in (
-        *("acos", "acosh", "asin", "atanh", "cosh", "exp", "expm1", "fmod", "gamma", "lgamma", "log", "log10", "log1p"),
-        *("log2", "pow", "sinh", "sqrt"),
-    )
+_MATH: dict[str, Any] = {
+    **{"dist": _dist, "fsum": _fsum, "isclose": _isclose, "prod": _prod},
+    **{name: _guarded_of_two(getattr(math, name)) for name in ("fmod", "pow")},
+    **{
+        name: _guarded(getattr(math, name))
+        for name in (
+            *("acos", "acosh", "asin", "atanh", "cosh", "exp", "expm1", "gamma", "lgamma", "log", "log10", "log1p"),
+            *("log2", "sinh", "sqrt"),
+        )
+        if hasattr(math, name)
+    },
 }
 register_jitable(reward_utils.hamacher_product)
 register_jitable(reward_utils.rect_prism_tolerance)

@@ -50,6 +50,9 @@ class _Respelled(ast.NodeTransformer):
         self.generic_visit(statement)
         return ast.Assert(statement.test, None)
 
+    def visit_Delete(self, statement: ast.Delete) -> ast.AST:
+        return ast.Pass() if all(isinstance(target, ast.Name) for target in statement.targets) else statement
+
     def visit_BinOp(self, operation: ast.BinOp) -> ast.AST:
         self.generic_visit(operation)
         if isinstance(operation.op, ast.MatMult):

@@ -52,8 +52,6 @@ def extract(text: str) -> str:
     parts = [text[thought[-1].end() :], text] if thought else [text]
     problem: Rejected | None = None
     for part in parts:
-        if not _REWARD.search(part):
-            continue
         blocks = list(_blocks(part))
         for number in reversed(range(len(blocks))):
             if _REWARD.search(blocks[number]):
@@ -61,7 +59,7 @@ def extract(text: str) -> str:
                     return _with_helpers(_python(blocks[number]), [*blocks[:number][::-1], *blocks[number + 1 :]])
                 except Rejected as rejected:
                     problem = problem or rejected
-        if not any(_REWARD.search(block) for block in blocks):
+        if _REWARD.search(part) and not any(_REWARD.search(block) for block in blocks):
             try:
                 return _bare(part)
             except Rejected as rejected:
