@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from errors import UsageError
 from task_specs import Task, compile_expression, is_metaworld, make_environment, settle, show_goal
 
 Columns = dict[str, np.ndarray]
@@ -75,7 +76,7 @@ class TaskEnvironment:
         for _ in range(self.action_repeat):
             self.obs, reward, terminated, _, info = self.env.step(action)
             total += float(reward)
-            success |= bool(info["success"]) if "success" in info else bool(self._is_success(**self._values()))
+            success |= bool(info["success"]) if "success" in info else bool(self._is_success(**self.values()))
             if terminated:
                 break
         return Step(self.obs.astype(np.float32), total, bool(terminated), success)
@@ -89,7 +90,7 @@ class TaskEnvironment:
 
     def metrics(self) -> dict[str, float]:
         """Physical quantities of the task after the last step: distances in metres, and what success is judged by."""
-        values = self._values()
+        values = self.values()
         found = {}
         for start, end in (("gripper", "object"), ("object", "goal"), ("object_start", "object")):
             for first in self.task.variables:
@@ -99,8 +100,8 @@ class TaskEnvironment:
                         found[f"distance from {first.name} to {second.name}"] = float(distance)
         return found | {name: float(quantity(**values)) for name, quantity in self._criterion.items()}
 
-    def _values(self) -> dict[str, Any]:
-        """Every input of a reward function by its name."""
+    def values(self) -> dict[str, Any]:
+        """Every input of a reward function by its name, float64, as it is after the last step."""
         row = np.empty(self.task.variable_width)
         self.read_variables(row)
         columns: Columns = {"variables": row, "next_obs": self.obs, "action": self._action}
@@ -120,8 +121,18 @@ class TaskEnvironment:
         self.env.close()
 
     def render(self) -> np.ndarray:
-        """A picture, uint8 ``(height, width, 3)``; needs `render_mode` "rgb_array"."""
-        return self.env.render()
+        """A picture, uint8 ``(height, width, 3)``; needs `render_mode` "rgb_array".
+
+        Raises:
+            UsageError: there is nothing to draw with.
+        """
+        try:
+            return self.env.render()
+        except Exception as error:
+            raise UsageError(
+                f"pictures cannot be drawn ({type(error).__name__}: {error}); expected MUJOCO_GL=egl with a GPU's "
+                "driver or libegl1, or MUJOCO_GL=osmesa with libosmesa6 installed"
+            ) from error
 
 
 def scripted_expert(task: Task) -> Callable[[np.ndarray], np.ndarray] | None:

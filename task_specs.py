@@ -20,11 +20,14 @@ A string in its place is a new meaning for a variable that the task has anyway.
 ``python task_specs.py`` lists the tasks, ``python task_specs.py TASK`` shows the variables of one with a live value.
 """
 
+import argparse
 import contextlib
 import functools
 import keyword
 import math
+import os
 import runpy
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -724,24 +727,34 @@ def all_tasks(task_file: str | None = None) -> dict[str, Any]:
 
 
 def make_environment(make: str | Callable[..., Any], render_mode: str | None = None) -> Any:
-    """A fresh Gymnasium environment without a time limit; see ``make`` above.
+    """A fresh Gymnasium environment without a time limit, with actions in [-1, 1]; see ``make`` above.
 
     Seeding a MetaWorld environment decides its goals, and its observations show them.
     """
     if callable(make):
-        return make(render_mode=render_mode)
+        return _with_unit_actions(make(render_mode=render_mode))
     metaworld_class = _metaworld_class(make)
     if metaworld_class is None:
         import gymnasium
 
-        return gymnasium.make(make, render_mode=render_mode, max_episode_steps=-1, disable_env_checker=True)
-    environment = metaworld_class(render_mode=render_mode)
+        made = gymnasium.make(make, render_mode=render_mode, max_episode_steps=-1, disable_env_checker=True)
+        return _with_unit_actions(made)
+    environment: Any = metaworld_class(render_mode=render_mode)
     environment.max_path_length = math.inf  # how long an episode lasts is the run's decision
     environment.seeded_rand_vec = True
     environment._freeze_rand_vec = False
     environment._set_task_called = True
     show_goal(environment, True)
     return environment
+
+
+def _with_unit_actions(environment: Any) -> Any:
+    space = environment.action_space
+    if not hasattr(space, "low") or (np.all(space.low == -1) and np.all(space.high == 1)):
+        return environment
+    from gymnasium.wrappers import RescaleAction
+
+    return RescaleAction(environment, np.float32(-1), np.float32(1))
 
 
 def show_goal(environment: Any, visible: bool) -> None:
@@ -778,6 +791,15 @@ def _is_metaworld_class(environment_class: type) -> bool:
     return issubclass(environment_class, SawyerXYZEnv)
 
 
+def _import_metaworld() -> None:
+    try:
+        import metaworld.env_dict  # noqa: F401
+    except Exception as error:
+        backend = os.environ.get("MUJOCO_GL")
+        advice = f"; MUJOCO_GL is {backend!r}, unset it or install what it names" if backend else ""
+        raise UsageError(f"MetaWorld cannot be imported ({type(error).__name__}: {error}){advice}") from error
+
+
 def _metaworld_class(name: str) -> Callable[..., Any] | None:
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
@@ -801,6 +823,7 @@ def _build(name: str, entry: Any, task_file: str | None) -> Task:
     """Check an entry and read from its environment what it does not say."""
     _check_fields(f"task {name!r}", entry, _FIELDS, _REQUIRED_FIELDS)
     make = entry.get("make", name)
+    _import_metaworld()
     try:
         environment = make_environment(make)
         environment.reset(seed=0)
@@ -818,7 +841,7 @@ def _read_environment(name: str, entry: Mapping[str, Any], task_file: str | None
     for space in ("observation_space", "action_space"):
         shape = getattr(environment, space).shape
         if shape is None or len(shape) != 1:
-            raise UsageError(f"task {name!r}, make: its {space} is {getattr(environment, space)}; expected a flat Box")
+            raise UsageError(f"task {name!r}, make: its {space} is {getattr(environment, space)}, expected a flat Box")
         sizes[space] = shape[0]
     vocabulary = METAWORLD_VARIABLES if is_metaworld(environment) else {}
     if is_metaworld(environment):
@@ -917,3 +940,68 @@ def _check_fields(where: str, found: Any, known: Mapping[str, type], required: t
     for field in required:
         if not found.get(field):
             raise UsageError(f"{where}: the field {field!r} is missing")
+
+
+def main() -> None:
+    """List the tasks, or show the variables of one."""
+    parser = argparse.ArgumentParser(description="List the tasks, or show the variables of one.")
+    parser.add_argument("task", nargs="?", help="a task's name")
+    parser.add_argument("--task_file", help="a Python file with TASKS of your own")
+    arguments = parser.parse_args()
+    try:
+        if arguments.task:
+            print(describe(get_task(arguments.task, arguments.task_file)))
+            return
+        for name in all_tasks(arguments.task_file):
+            task = get_task(name, arguments.task_file)
+            settings = "from scratch" if task.human_reward is None else "both settings"
+            print(f"{name:26} {settings:13}  {_expert_result(task):20}  {task.description}", flush=True)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+def describe(task: Task) -> str:
+    """What a reward function of the task can read, with the values after one step of the episode of seed 0."""
+    from environments import TaskEnvironment
+
+    environment = TaskEnvironment(task)
+    environment.reset(0)
+    environment.step(np.zeros(task.action_size))
+    values = environment.values()
+    environment.close()
+    lines = [
+        task.name,
+        f"  {task.description}",
+        f"  Success: {task.success}",
+        f"           {task.success_expression}",
+        "",
+    ]
+    rows = [(v.name, v.shape, v.unit, v.role, " ".join(v.aliases), v.meaning) for v in task.variables]
+    rows.append(("obs", (task.obs_size,), "", "observation", "", "the observation"))
+    rows.append(("action", (task.action_size,), "-1 to 1", "action", "actions", "the action taken"))
+    lines.append(f"{'variable':24}{'shape':8}{'unit':12}{'role':15}{'value':30}meaning, other names")
+    for name, shape, unit, role, aliases, meaning in rows:
+        value = np.array2string(values[name], precision=3, suppress_small=True, threshold=8, edgeitems=2)
+        others = f" ({aliases})" if aliases else ""
+        lines.append(f"{name:24}{shape!s:8}{unit:12}{role:15}{value:30}{meaning}{others}")
+    return "\n".join(lines)
+
+
+def _expert_result(task: Task, episodes: int = 3, steps: int = 500) -> str:
+    from environments import TaskEnvironment, scripted_expert
+
+    expert = scripted_expert(task)
+    if expert is None:
+        return "no expert"
+    environment = TaskEnvironment(task)
+    solved = 0
+    for seed in range(episodes):
+        environment.reset(seed)
+        solved += any(environment.step(expert(environment.obs)).success for _ in range(steps))
+    environment.close()
+    return f"expert solves {solved} of {episodes}"
+
+
+if __name__ == "__main__":
+    main()
