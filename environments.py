@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from errors import UsageError
-from task_specs import Task, compile_expression, is_metaworld, make_environment, settle, show_goal
+from task import Task, compile_expression, is_metaworld, make_environment, settle, show_goal
 
 Columns = dict[str, np.ndarray]
 

@@ -13,7 +13,7 @@ human_reward        the source of a human-designed `compute_reward`, if there is
                     is taken from the installed package
 
 A variable is a dict, too: `read` (a Python expression over `env`, the unwrapped environment, and `obs`, the
-observation after the step, both in float64), `unit` ("m"), `meaning` (in words), `role` (see `ROLES`; "other"),
+observation after the step, both in float64), `unit` ("m"), `meaning` (in words), `role` (see `task.ROLES`; "other"),
 `aliases` (other names for it) and `at` ("step", or "reset" for a value that is read once, when the episode begins).
 A string in its place is a new meaning for a variable that the task has anyway.
 
@@ -21,38 +21,17 @@ A string in its place is a new meaning for a variable that the task has anyway.
 """
 
 import argparse
-import contextlib
 import functools
-import keyword
-import math
-import os
 import runpy
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from errors import UsageError, nearest
-from human_rewards import HumanReward, derive
+from task import ROLES, HumanReward, Input, Task, Variable, build
 
-# MetaWorld and Gymnasium are imported where they are used: reward workers import this file, and need neither.
-
-# What a variable is to the task. The built-in program search composes rewards by role; nothing else depends on it.
-ROLES = {
-    "gripper": "the point that grasps",
-    "gripper_start": "where that point was when the episode began",
-    "object": "a thing to be reached or moved",
-    "object_start": "where that thing was when the episode began",
-    "goal": "where the object has to go",
-    "pad": "an inner surface of the gripper",
-    "pad_start": "where that surface was when the episode began",
-    "opening": "how far the gripper is open",
-    "action": "the action taken",
-    "observation": "the whole observation",
-    "other": "anything else",
-}
+__all__ = ["METAWORLD_VARIABLES", "ROLES", "TASKS", "HumanReward", "Input", "Task", "Variable", "get_task"]
 
 # The variables that every MetaWorld task has, under one name in all of them.
 METAWORLD_VARIABLES: dict[str, dict[str, Any]] = {
@@ -626,75 +605,6 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class Variable:
-    """A named quantity of a task, as it is after a step: a number if `shape` is ``()``, else a vector ``(n,)``."""
-
-    name: str
-    shape: tuple[int, ...]
-    unit: str
-    meaning: str
-    role: str = "other"
-    aliases: tuple[str, ...] = ()
-    read: str = ""
-    at_reset: bool = False
-
-    @property
-    def size(self) -> int:
-        """How many numbers it takes in a row."""
-        return math.prod(self.shape)
-
-
-@dataclass(frozen=True)
-class Input:
-    """Where an argument of a reward function lies in a row: elements `start` to `stop` of `column`, as `shape`."""
-
-    column: str
-    start: int
-    stop: int
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Task:
-    """A checked entry, with everything that could be read from its environment. Pickled as its name.
-
-    `variables` are in the order in which they are packed into a row, `variable_width` numbers in all. `inputs` has
-    every name that a reward function may take: the variables, their aliases, ``obs``, and ``action`` or ``actions``.
-    """
-
-    name: str
-    description: str
-    success: str
-    success_expression: str
-    variables: tuple[Variable, ...]
-    inputs: Mapping[str, Input]
-    variable_width: int
-    obs_size: int
-    action_size: int
-    make: str | Callable[..., Any]
-    environment_class: type
-    task_file: str | None = None
-
-    @functools.cached_property
-    def human_reward(self) -> HumanReward | None:
-        """The human-designed reward: the entry's, or MetaWorld's. None if there is none.
-
-        Raises:
-            UsageError: MetaWorld's cannot be derived, because the task lacks a variable for something that it reads.
-        """
-        own = all_tasks(self.task_file)[self.name].get("human_reward")
-        if own is not None:
-            return HumanReward(own, f"success = {self.success_expression}\n")
-        if not _is_metaworld_class(self.environment_class):
-            return None
-        reads = {variable.name: variable.read for variable in self.variables if not variable.at_reset}
-        return derive(self.environment_class, reads)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return get_task, (self.name, self.task_file)
-
-
 @functools.cache
 def get_task(name: str, task_file: str | None = None) -> Task:
     """The task of that name: as its entry spells it, or with MetaWorld's version suffix (``-v2``, ``-v3``).
@@ -710,7 +620,7 @@ def get_task(name: str, task_file: str | None = None) -> Task:
     key = next((key for key in (name, name.removesuffix("-v2"), name.removesuffix("-v3")) if key in entries), None)
     if key is None:
         raise UsageError(f"there is no task {name!r}{nearest(name, entries)} (python task_specs.py lists the tasks)")
-    return _build(key, entries[key], task_file)
+    return build(key, entries[key], METAWORLD_VARIABLES, task_file)
 
 
 def all_tasks(task_file: str | None = None) -> dict[str, Any]:
@@ -724,222 +634,6 @@ def all_tasks(task_file: str | None = None) -> dict[str, Any]:
     if not isinstance(own, dict):
         raise UsageError(f"the task file {task_file} defines no dict TASKS from a task's name to its entry")
     return {**TASKS, **own}
-
-
-def make_environment(make: str | Callable[..., Any], render_mode: str | None = None) -> Any:
-    """A fresh Gymnasium environment without a time limit, with actions in [-1, 1]; see ``make`` above.
-
-    Seeding a MetaWorld environment decides its goals, and its observations show them.
-    """
-    if callable(make):
-        return _with_unit_actions(make(render_mode=render_mode))
-    metaworld_class = _metaworld_class(make)
-    if metaworld_class is None:
-        import gymnasium
-
-        made = gymnasium.make(make, render_mode=render_mode, max_episode_steps=-1, disable_env_checker=True)
-        return _with_unit_actions(made)
-    environment: Any = metaworld_class(render_mode=render_mode)
-    environment.max_path_length = math.inf  # how long an episode lasts is the run's decision
-    environment.seeded_rand_vec = True
-    environment._freeze_rand_vec = False
-    environment._set_task_called = True
-    show_goal(environment, True)
-    return environment
-
-
-def _with_unit_actions(environment: Any) -> Any:
-    space = environment.action_space
-    if not hasattr(space, "low") or (np.all(space.low == -1) and np.all(space.high == 1)):
-        return environment
-    from gymnasium.wrappers import RescaleAction
-
-    return RescaleAction(environment, np.float32(-1), np.float32(1))
-
-
-def show_goal(environment: Any, visible: bool) -> None:
-    """Whether a MetaWorld environment's observations have the goal, or zeros in its place."""
-    environment._partially_observable = not visible
-    environment.__dict__.pop("sawyer_observation_space", None)  # its bounds are cached, and clip the goal
-
-
-def is_metaworld(environment: Any) -> bool:
-    """Whether `environment` is one of MetaWorld's."""
-    return _is_metaworld_class(type(environment.unwrapped))
-
-
-def settle(environment: Any) -> None:
-    """Bring the positions that MuJoCo derives up to date with the joints.
-
-    Some MetaWorld tasks move things at the end of a reset, and leave positions as they were before. This touches
-    nothing that the next step reads.
-    """
-    if hasattr(environment, "model") and hasattr(environment, "data"):
-        import mujoco
-
-        mujoco.mj_kinematics(environment.model, environment.data)
-
-
-def compile_expression(source: str, parameters: str) -> Callable[..., Any]:
-    """The Python expression `source` as a function; ``np`` is known to it."""
-    return eval(compile(f"lambda {parameters}: (\n{source}\n)", "<expression>", "eval"), {"np": np})
-
-
-def _is_metaworld_class(environment_class: type) -> bool:
-    from metaworld.sawyer_xyz_env import SawyerXYZEnv
-
-    return issubclass(environment_class, SawyerXYZEnv)
-
-
-def _import_metaworld() -> None:
-    try:
-        import metaworld.env_dict  # noqa: F401
-    except Exception as error:
-        backend = os.environ.get("MUJOCO_GL")
-        advice = f"; MUJOCO_GL is {backend!r}, unset it or install what it names" if backend else ""
-        raise UsageError(f"MetaWorld cannot be imported ({type(error).__name__}: {error}){advice}") from error
-
-
-def _metaworld_class(name: str) -> Callable[..., Any] | None:
-    from metaworld.env_dict import ALL_V3_ENVIRONMENTS
-
-    return ALL_V3_ENVIRONMENTS.get(name.removesuffix("-v2").removesuffix("-v3") + "-v3")
-
-
-_FIELDS = {
-    "description": str,
-    "success": str,
-    "success_expression": str,
-    "variables": dict,
-    "make": object,
-    "human_reward": str,
-}
-_REQUIRED_FIELDS = ("description", "success", "success_expression")
-_VARIABLE_FIELDS = {"read": str, "unit": str, "meaning": str, "role": str, "aliases": list, "at": str}
-_RESERVED = ("obs", "action", "actions", "env", "np", "math", "compute_reward")
-
-
-def _build(name: str, entry: Any, task_file: str | None) -> Task:
-    """Check an entry and read from its environment what it does not say."""
-    _check_fields(f"task {name!r}", entry, _FIELDS, _REQUIRED_FIELDS)
-    make = entry.get("make", name)
-    _import_metaworld()
-    try:
-        environment = make_environment(make)
-        environment.reset(seed=0)
-    except Exception as error:
-        raise UsageError(
-            f"task {name!r}, make: {make!r} makes no environment ({type(error).__name__}: {error}); expected the name "
-            "of a MetaWorld task, the id of a Gymnasium environment, or a function of render_mode that returns one"
-        ) from error
-    with contextlib.closing(environment):
-        return _read_environment(name, entry, task_file, make, environment)
-
-
-def _read_environment(name: str, entry: Mapping[str, Any], task_file: str | None, make: Any, environment: Any) -> Task:
-    sizes = {}
-    for space in ("observation_space", "action_space"):
-        shape = getattr(environment, space).shape
-        if shape is None or len(shape) != 1:
-            raise UsageError(f"task {name!r}, make: its {space} is {getattr(environment, space)}, expected a flat Box")
-        sizes[space] = shape[0]
-    vocabulary = METAWORLD_VARIABLES if is_metaworld(environment) else {}
-    if is_metaworld(environment):
-        environment.seed(0)
-    obs, _ = environment.reset(seed=0)
-    settle(environment.unwrapped)
-    variables = []
-    for variable_name, fields in _merge(name, vocabulary, entry.get("variables", {})):
-        variables.append(_variable(name, variable_name, fields, environment.unwrapped, obs))
-    obs_size, action_size = sizes["observation_space"], sizes["action_space"]
-    inputs = {
-        "obs": Input("next_obs", 0, obs_size, (obs_size,)),
-        "action": Input("action", 0, action_size, (action_size,)),
-        "actions": Input("action", 0, action_size, (action_size,)),
-    }
-    width = 0
-    for variable in variables:
-        for alias in (variable.name, *variable.aliases):
-            if alias in inputs:
-                raise UsageError(f"task {name!r}, variables.{variable.name}: the name {alias!r} is taken already")
-            inputs[alias] = Input("variables", width, width + variable.size, variable.shape)
-        width += variable.size
-    return Task(
-        name=name,
-        description=entry["description"],
-        success=entry["success"],
-        success_expression=entry["success_expression"],
-        variables=tuple(variables),
-        inputs=inputs,
-        variable_width=width,
-        obs_size=obs_size,
-        action_size=action_size,
-        make=make,
-        environment_class=type(environment.unwrapped),
-        task_file=task_file,
-    )
-
-
-def _merge(
-    task: str, vocabulary: Mapping[str, dict[str, Any]], own: Mapping[str, Any]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    for variable in {**vocabulary, **own}:
-        fields = own.get(variable, {})
-        if isinstance(fields, str):
-            fields = {"meaning": fields}
-        where = f"task {task!r}, variables.{variable}"
-        if isinstance(fields, dict):
-            known = vocabulary.get(variable, {})
-            if "read" in fields:  # what is read anew is not read at the old moment
-                known = {field: value for field, value in known.items() if field != "at"}
-            fields = {**known, **fields}
-        _check_fields(where, fields, _VARIABLE_FIELDS, ("read", "meaning"))
-        yield variable, fields
-
-
-def _variable(task: str, name: Any, fields: dict[str, Any], environment: Any, obs: np.ndarray) -> Variable:
-    where = f"task {task!r}, variables.{name}"
-    for word in (name, *fields.get("aliases", ())):
-        if not isinstance(word, str) or not word.isidentifier() or keyword.iskeyword(word) or word in _RESERVED:
-            raise UsageError(f"{where}: {word!r} cannot be a variable's name; expected a free Python name")
-    role = fields.get("role", "other")
-    if role not in ROLES:
-        raise UsageError(f"{where}.role: {role!r} is none of the roles{nearest(role, ROLES)} ({', '.join(ROLES)})")
-    moment = fields.get("at", "step")
-    if moment not in ("step", "reset"):
-        raise UsageError(f"{where}.at: found {moment!r}, expected 'step' or 'reset'")
-    try:
-        value = np.asarray(compile_expression(fields["read"], "env, obs")(environment, obs), dtype=np.float64)
-    except Exception as error:
-        raise UsageError(
-            f"{where}.read: {fields['read']!r} failed with {type(error).__name__}: {error}; expected an expression "
-            "over env and obs that gives a number or a vector"
-        ) from error
-    if value.ndim > 1 or value.size == 0:
-        raise UsageError(f"{where}.read: found an array of shape {value.shape}, expected a number or a vector")
-    return Variable(
-        name,
-        value.shape,
-        fields.get("unit", "m"),
-        fields["meaning"],
-        role,
-        tuple(fields.get("aliases", ())),
-        fields["read"],
-        moment == "reset",
-    )
-
-
-def _check_fields(where: str, found: Any, known: Mapping[str, type], required: tuple[str, ...]) -> None:
-    if not isinstance(found, dict):
-        raise UsageError(f"{where}: found {found!r}, expected a dict with the fields {', '.join(known)}")
-    for field, value in found.items():
-        if field not in known:
-            raise UsageError(f"{where}: there is no field {field!r}{nearest(str(field), known)}")
-        if not isinstance(value, known[field]):
-            raise UsageError(f"{where}.{field}: found {value!r}, expected a {known[field].__name__}")
-    for field in required:
-        if not found.get(field):
-            raise UsageError(f"{where}: the field {field!r} is missing")
 
 
 def main() -> None:

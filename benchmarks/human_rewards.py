@@ -28,7 +28,8 @@ import reward_utils
 from environments import TaskEnvironment, scripted_expert
 from reward_check import check_source
 from reward_compile import compile_rows
-from task_specs import TASKS, Task, compile_expression, get_task
+from task import Task, compile_expression
+from task_specs import TASKS, get_task
 
 EPISODES = 3
 STEPS = 150
