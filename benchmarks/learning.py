@@ -149,6 +149,7 @@ def lares(task_name: str, seed: int, env_steps: int, reward_scale: float) -> Ite
         *(f"--action-repeat={ACTION_REPEAT}", f"--episode-length={EPISODE_LENGTH}", f"--log-dir={runs}"),
         *(f"--init-exploration-steps={RANDOM_DECISIONS * ACTION_REPEAT}", f"--display-interval={EVALUATE_EVERY}"),
         *(f"--eval-episodes={EVALUATION_EPISODES}", f"--reward-scale={reward_scale}", "--windows_length=500"),
+        "--threads=1",  # like the others, so that their times can be compared
     ]
     metrics, read = runs / name / "metrics.jsonl", 0
     with subprocess.Popen(command) as process:
