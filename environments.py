@@ -92,7 +92,10 @@ class TaskEnvironment:
         """Physical quantities of the task after the last step: distances in metres, and what success is judged by."""
         values = self.values()
         found = {}
-        for start, end in (("gripper", "object"), ("object", "goal"), ("object_start", "object")):
+        pairs = [("gripper", "object"), ("object", "goal"), ("object_start", "object")]
+        if all(variable.role != "object" for variable in self.task.variables):
+            pairs = [("gripper", "goal")]
+        for start, end in pairs:
             for first in self.task.variables:
                 for second in self.task.variables:
                     if (first.role, second.role) == (start, end) and first.shape == second.shape:
