@@ -535,7 +535,9 @@ def _check_names(tree: ast.Module) -> None:
     for name in _looked_up(code):
         if name not in known:
             hint = nearest(name, known - BUILTINS)
-            raise Rejected("name", f"`{name}` is not defined; there are the function's arguments, {IN_WORDS}{hint}")
+            raise Rejected(
+                "name", f"`{name}` is not defined{hint}; besides its arguments a reward function has {IN_WORDS}"
+            )
 
 
 def _looked_up(code: types.CodeType) -> Iterator[str]:

@@ -374,10 +374,10 @@ class RewardWorkers:
             what = str(error) if isinstance(error, WorkerDied) else "answered nonsense"
             return Failure("crash", f"the process that ran it {what}", known_row)
         seat.job = None
-        if len(seat.sources) >= _SOURCES_OF_A_WORKER:
+        kind, reason, row = answer.header.get("failed", ("", "", None))
+        if kind == "tampering" or len(seat.sources) >= _SOURCES_OF_A_WORKER:
             self._replace(seat)
-        if "failed" in answer.header:
-            kind, reason, row = answer.header["failed"]
+        if kind:
             return Failure(kind, " ".join(reason.split())[:300], row)
         return answer
 

@@ -9,6 +9,7 @@ import math
 import mmap
 import os
 import signal
+import sys
 import time
 import types
 import warnings
@@ -26,6 +27,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 _CHUNK = 8192  # rows that are float64 at the same time
 _SECONDS_A_ROW = 2e-3
 _AGREEMENT = 1e-6  # relative, between the compiled function and the interpreted one
+_SHARED = ("builtins", "math", "numpy", "reward_utils", "reward_names")  # modules that all functions have in common
 _MOST_GAPS = 0.05  # share of rows that the compiled function may leave to the interpreted one
 
 
@@ -150,6 +152,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._functions: dict[str, RewardFunction] = {}
+        self._pristine: list[tuple[dict[str, Any], dict[str, Any]]] = []
 
     def handle(self, header: Header, columns: Arrays) -> tuple[Header, Arrays]:
         """Do what `header["do"]` says."""
@@ -160,21 +163,30 @@ class Worker:
         try:
             with np.errstate(all="ignore"), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                source = header["source"]
-                if source not in self._functions:
-                    self._functions[source] = RewardFunction(source, self._inputs, self._progress)
-                function = self._functions[source]
-                if header["do"] == "prove":
-                    return self._prove(function, columns)
-                if header["do"] == "compile":
-                    return self._compile(function, columns)
-                return self._evaluate(function, header, columns)
+                answer = self._answer(header, columns)
         except Failed as failed:
-            return {"failed": [failed.kind, failed.reason, failed.row]}, {}
+            answer = {"failed": [failed.kind, failed.reason, failed.row]}, {}
         except MemoryError as error:
-            return {"failed": [*_kind_and_reason(error), None]}, {}
+            answer = {"failed": [*_kind_and_reason(error), None]}, {}
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
+        if header["do"] == "prove" and not self._is_pristine():
+            return {"failed": ["tampering", "it changes what other functions use", None]}, {}
+        return answer
+
+    def _answer(self, header: Header, columns: Arrays) -> tuple[Header, Arrays]:
+        source = header["source"]
+        if source not in self._functions:
+            self._functions[source] = RewardFunction(source, self._inputs, self._progress)
+        function = self._functions[source]
+        if header["do"] == "prove":
+            return self._prove(function, columns)
+        if header["do"] == "compile":
+            return self._compile(function, columns)
+        return self._evaluate(function, header, columns)
+
+    def _is_pristine(self) -> bool:
+        return all(now.get(name) is value for now, then in self._pristine for name, value in then.items())
 
     def _start(self, header: Header) -> tuple[Header, Arrays]:
         self._inputs = header["inputs"]
@@ -185,6 +197,8 @@ class Worker:
             self._table = SharedTable.attach(*header["table"]).columns
             os.close(header["table"][0])
         reward_compile.warm_up()
+        shared = [module for name, module in sys.modules.items() if name.split(".")[0] in _SHARED]
+        self._pristine = [(vars(module), dict(vars(module))) for module in shared]
         return {"gap": sandbox.enter(header["memory_mb"])}, {}
 
     def _prove(self, function: RewardFunction, columns: Arrays) -> tuple[Header, Arrays]:

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from good_answers import ANSWERS
-from reward_rows import INPUTS, rows
 
+from good_answers import ANSWERS
 from reward_code import Evaluation, RewardWorkers, Verdict
+from reward_rows import INPUTS, rows
 
 
 @pytest.fixture(scope="module")
