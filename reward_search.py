@@ -6,42 +6,25 @@ find stays open: the caller keeps old functions there.
 """
 
 import ast
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from errors import RunError, UsageError, nearest
+from errors import RunError
 from llm import BudgetSpent, LanguageModel, Message, Parent, Recorded, Reply, Request, ServiceAway, Usage
 from program_search import ProgramSearch
+from prompting import Prompts, Setting
 from reward_code import RewardWorkers, Verdict
 from task_specs import Task
 
-Setting = Literal["from_scratch", "with_init"]
-
-PROMPTS = Path(__file__).with_name("prompts")
 _REMEMBERED = 6  # messages of a conversation that go to the model beside the first two: the last three exchanges
 _SHOWN_REASONS = 8
 SURPLUS = "surplus"  # the kind of a candidate that was not needed, and so not looked at
-_FIELDS = {
-    "system": (),
-    "task": ("description", "success", "success_expression", "episode_length", "variables", "arguments"),
-    "feedback": ("success_rate", "own_return", "components", "metrics", "order", "rejected", "human_feedback"),
-    "rejected": ("reasons",),
-    "order": ("share",),
-    "human_feedback": ("text",),
-}
-_FIELDS_WITH_INIT = {
-    **_FIELDS,
-    "task": (*_FIELDS["task"], "human_reward"),
-    "feedback": (*_FIELDS["feedback"], "env_return"),
-    "human_best": ("success_rate", "env_return", "metrics", "rejected", "human_feedback"),
-}
 
 
 @dataclass
@@ -131,14 +114,11 @@ class RewardSearch:
     ) -> None:
         self.task = task
         self.human_source = task.human_reward.source if setting == "with_init" and task.human_reward else ""
-        if setting == "with_init" and not self.human_source:
-            raise UsageError(f"task {task.name} has no human reward to start from; use lares_from_scratch.py")
         self.model = Recorded(model, record)
         self.builtin = builtin
         self.workers = workers
         self.probe = probe
         self.setting = setting
-        self.episode_length = episode_length
         self.attempts = attempts
         self.deadline = deadline
         self.human_feedback = human_feedback
@@ -149,7 +129,8 @@ class RewardSearch:
         self.programs: list[Program] = []
         self.rejected: Counter[str] = Counter()
         self.round_usage = Usage()
-        self._prompts = _read_prompts(setting)
+        self._prompts = Prompts(setting)
+        self.opening = self._prompts.opening(task, episode_length)
 
     @property
     def calls(self) -> int:
@@ -166,36 +147,19 @@ class RewardSearch:
         """Tokens received so far."""
         return self.model.usage.tokens_out
 
-    def opening(self) -> list[Message]:
-        """The conversation with which every search begins: the contract, and the task."""
-        fields = {
-            "description": self.task.description,
-            "success": self.task.success,
-            "success_expression": self.task.success_expression,
-            "episode_length": str(self.episode_length),
-            "variables": _describe_variables(self.task),
-            "arguments": ", ".join([*(variable.name for variable in self.task.variables), "obs", "action"]),
-        }
-        if self.setting == "with_init":
-            fields["human_reward"] = self.human_source.strip()
-        return [
-            {"role": "system", "content": self._fill("system", {})},
-            {"role": "user", "content": self._fill("task", fields)},
-        ]
-
     def initial(self, count: int) -> list[Program]:
         """The first population: exactly `count` programs; `builtin` fills what the model leaves open.
 
         Raises RunError when the model cannot be reached or none of its programs is valid.
         """
         before = replace(self.model.usage)
-        programs, why = self._search(self.model, 0, self.opening(), (), count, ())
+        programs, why = self._search(self.model, 0, self.opening, (), count, ())
         self.round_usage = self.model.usage - before
         if not programs:
             raise RunError(f"no reward function from {self.model.name}: {why}")
         if len(programs) < count:
             self.log(f"{self.model.name} gave {len(programs)} of {count} reward functions; builtin writes the others")
-            more, why = self._search(self.builtin, 0, self.opening(), (), count - len(programs), programs)
+            more, why = self._search(self.builtin, 0, self.opening, (), count - len(programs), programs)
             programs += more
         if len(programs) < count:
             raise RunError(f"only {len(programs)} of {count} reward functions are valid: {why}")
@@ -350,15 +314,15 @@ class RewardSearch:
         if self.setting == "with_init":
             fields["env_return"] = _number(report.env_return)
         if best is None:
-            return _with_appendix(self.opening(), "\n" + self._fill("human_best", fields))
+            return _with_appendix(self.opening, "\n" + self._prompts.fill("human_best", fields))
         fields["own_return"] = _number(report.own_return)
         fields["components"] = _table(report.components, ("mean", "min", "max"))
-        fields["order"] = "" if best.order is None else self._fill("order", {"share": f"{best.order:.0%}"})
+        fields["order"] = "" if best.order is None else self._prompts.fill("order", {"share": f"{best.order:.0%}"})
         return [
             *best.messages[:2],
             *best.messages[2:][-_REMEMBERED:],
             {"role": "assistant", "content": best.response},
-            {"role": "user", "content": self._fill("feedback", fields)},
+            {"role": "user", "content": self._prompts.fill("feedback", fields)},
         ]
 
     def _rejections(self, failed: Sequence[Program]) -> str:
@@ -369,7 +333,7 @@ class RewardSearch:
             f"- {reason}" + (f" ({times} times)" if times > 1 else "")
             for reason, times in reasons.most_common(_SHOWN_REASONS)
         ]
-        return self._fill("rejected", {"reasons": "\n".join(lines)})
+        return self._prompts.fill("rejected", {"reasons": "\n".join(lines)})
 
     def _read_human_feedback(self, round: int) -> str:
         if self.human_feedback is None:
@@ -384,35 +348,7 @@ class RewardSearch:
         if not text:
             return ""
         self.log(f"search round {round}: {len(text)} characters of human feedback from {self.human_feedback}")
-        return self._fill("human_feedback", {"text": text})
-
-    def _fill(self, name: str, fields: Mapping[str, str]) -> str:
-        return re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], self._prompts[name])
-
-
-def _read_prompts(setting: Setting) -> dict[str, str]:
-    prompts = {}
-    for name, fields in (_FIELDS_WITH_INIT if setting == "with_init" else _FIELDS).items():
-        path = PROMPTS / setting / f"{name}.txt"
-        try:
-            prompts[name] = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-        for used in re.findall(r"\{(\w+)\}", prompts[name]):
-            if used not in fields:
-                raise UsageError(f"{path}: nothing fills the field {{{used}}}{nearest(used, fields)}")
-    return prompts
-
-
-def _describe_variables(task: Task) -> str:
-    lines = []
-    for variable in task.variables:
-        shape = f"array of shape {variable.shape}" if variable.shape else "a number"
-        unit = f", in {variable.unit}" if variable.unit else ""
-        lines.append(f"- {variable.name} ({shape}{unit}): {variable.meaning}")
-    lines.append(f"- obs (array of shape ({task.obs_size},)): the whole observation after the step")
-    lines.append(f"- action (array of shape ({task.action_size},)): the action that was taken in the step")
-    return "\n".join(lines)
+        return self._prompts.fill("human_feedback", {"text": text})
 
 
 def _with_appendix(messages: list[Message], text: str) -> list[Message]:

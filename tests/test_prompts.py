@@ -3,13 +3,13 @@
 import re
 
 import pytest
-from search_doubles import FakeWorkers, ScriptedModel, make_task
 
-import reward_search
+import prompting
 from errors import UsageError
 from program_search import ProgramSearch
 from reward_search import AgentReport, RewardSearch
 from reward_utils import __all__ as helpers
+from search_doubles import FakeWorkers, ScriptedModel, make_task
 
 SETTINGS = ("from_scratch", "with_init")
 REPORT = AgentReport(0.25, 10.0, 20.0, {"reach": (0.5, 0.25, 0.75)}, {"obj_to_target": 0.21})
@@ -28,19 +28,19 @@ def prompts(tmp_path, monkeypatch):
     """A copy of the prompts that may be edited."""
     for setting in SETTINGS:
         (tmp_path / setting).mkdir()
-        for path in (reward_search.PROMPTS / setting).glob("*.txt"):
+        for path in (prompting.DIRECTORY / setting).glob("*.txt"):
             (tmp_path / setting / path.name).write_text(path.read_text())
-    monkeypatch.setattr(reward_search, "PROMPTS", tmp_path)
+    monkeypatch.setattr(prompting, "DIRECTORY", tmp_path)
     return tmp_path
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_the_first_prompt_says_what_a_reward_needs(setting):
     task = make_task()
-    text = make_search(setting, task, episode_length=137).opening()[1]["content"]
+    text = make_search(setting, task, episode_length=137).opening[1]["content"]
     assert task.description in text
     assert task.success in text
-    assert task.success_expression in text
+    assert (task.success_expression if setting == "from_scratch" else task.human_reward.success_source) in text
     assert "137 steps" in text
     for variable in task.variables:
         shape = re.escape(str(variable.shape)) if variable.shape else "a number"
@@ -67,12 +67,12 @@ def test_no_field_stays_open(setting, tmp_path):
 
 @pytest.mark.parametrize("name", ["system", "rejected", "order", "human_feedback"])
 def test_both_settings_state_the_same_contract(name):
-    one, other = ((reward_search.PROMPTS / setting / f"{name}.txt").read_text() for setting in SETTINGS)
+    one, other = ((prompting.DIRECTORY / setting / f"{name}.txt").read_text() for setting in SETTINGS)
     assert one == other
 
 
 def test_the_helpers_that_are_named_are_there():
-    text = (reward_search.PROMPTS / "from_scratch" / "system.txt").read_text()
+    text = (prompting.DIRECTORY / "from_scratch" / "system.txt").read_text()
     named = re.findall(r"(\w+)\(", text.split("from reward_utils")[1].split(". ")[0])
     assert named
     assert set(named) <= set(helpers)
@@ -81,7 +81,7 @@ def test_the_helpers_that_are_named_are_there():
 def test_code_in_a_prompt_needs_no_escapes(prompts):
     path = prompts / "from_scratch" / "system.txt"
     path.write_text('Return {"a": 1}, {}, {i + 1} or f"{x:.2f}".')
-    system = make_search("from_scratch").opening()[0]["content"]
+    system = make_search("from_scratch").opening[0]["content"]
     assert system == 'Return {"a": 1}, {}, {i + 1} or f"{x:.2f}".'
 
 

@@ -253,7 +253,7 @@ def test_a_conversation_is_continued_and_stays_bounded():
         roles = [message["role"] for message in messages]
         assert roles == ["system", "user", *["assistant", "user"] * (len(roles) // 2 - 1)]
     assert lengths == [4, 6, 8, 10, 10, 10, 10]
-    assert messages[:2] == search.opening()
+    assert messages[:2] == search.opening
 
 
 def test_from_scratch_nothing_of_the_human_reward_is_told(tmp_path):
@@ -436,7 +436,7 @@ def test_the_whole_path(real):
 
 
 def test_a_function_that_follows_the_prompt_is_accepted(real):
-    first_line = make_search().opening()[1]["content"].strip().splitlines()[-1]
+    first_line = make_search().opening[1]["content"].strip().splitlines()[-1]
     source = (
         f"{first_line}\n"
         '    reach = tolerance(float(obj[0]), bounds=(0.0, 0.1), margin=0.2, sigmoid="gaussian")\n'
