@@ -39,6 +39,11 @@ DIVERGED = "its networks have diverged"
 FAILED = "its reward function failed"
 
 
+def seed_for(seed: int, *use: int) -> int:
+    """A seed of its own for each use of a run's seed."""
+    return int(np.random.SeedSequence([seed, *use]).generate_state(1)[0])
+
+
 @dataclass(frozen=True)
 class Champion:
     """The policy that did best in any evaluation so far."""
@@ -133,7 +138,7 @@ class LaRes:
 
     def seed(self, *use: int) -> int:
         """A seed of its own for each use of the run's seed."""
-        return int(np.random.SeedSequence([self.args.seed, *use]).generate_state(1)[0])
+        return seed_for(self.args.seed, *use)
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 

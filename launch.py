@@ -13,8 +13,9 @@ import sys
 import torch
 
 from arguments import Setting, default_name
+from dry_run import describe
 from errors import RunError, UsageError
-from lares import LaRes
+from lares import PROBE, LaRes, seed_for
 from llm import connect
 from processes import Interruption, cores
 from program_search import ProgramSearch
@@ -52,6 +53,9 @@ def _run(args: argparse.Namespace, setting: Setting) -> int:
     args.num_workers = args.num_workers or cores()
     torch.set_num_threads(args.threads)
     task = get_task(args.env_name, args.task_file)
+    if args.dry_run:
+        print(describe(args, setting, task, seed_for(args.seed, PROBE)))
+        return 0
     builtin = ProgramSearch(task, args.seed)
     model = connect(
         args.model,

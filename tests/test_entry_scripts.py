@@ -182,6 +182,18 @@ def test_a_mistake_gets_one_line_and_exit_status_2(flags, message, tmp_path):
     assert not (tmp_path / "logs").exists()
 
 
+def test_a_dry_run_shows_the_first_messages_and_leaves_nothing(finished, tmp_path):
+    flags = "--dry_run --env-name=window-close-v2 --seed=1 --pop_size=5 --elite_num=3 --price_in=2"
+    code, out, err = run("lares_from_scratch.py", flags, tmp_path)
+    assert code == 0, err
+    first = json.loads((finished[0] / "llm.jsonl").read_text().splitlines()[0])
+    for message in first["messages"]:
+        assert message["content"].strip() in out
+    assert "tcp_center (3,) m: from " in out
+    assert "asks for 10 answers" in out
+    assert not (tmp_path / "logs").exists()
+
+
 def test_the_readmes_commands_are_understood(tmp_path):
     from arguments import parse_args
 
