@@ -34,7 +34,7 @@ __all__ = ["Evaluation", "Failure", "Rejected", "RewardWorkers", "Verdict", "che
 Columns = Mapping[str, np.ndarray]
 
 _SECONDS_A_ROW = 5e-3  # of a request's time limit; an interpreted function may take less than half of it
-_COMPILE_SECONDS = 60.0  # on top, for a request that may have to compile
+_COMPILE_SECONDS = 120.0  # on top, for a request that has to compile
 _START_SECONDS = 120.0
 _COMPILED_ROWS = 65536  # of one request
 _INTERPRETED_ROWS = 4096
@@ -122,7 +122,8 @@ class _Seat:
     deadline: float
     starting: bool = True
     job: int | None = None
-    sources: set[str] = field(default_factory=set)
+    sources: set[str] = field(default_factory=set)  # all that it has seen
+    compiled: set[str] = field(default_factory=set)  # those of which it has machine code
 
 
 class RewardWorkers:
@@ -232,7 +233,6 @@ class RewardWorkers:
                 verdicts[source] = Verdict(False, source, proof.kind, proof.reason + where)
             else:
                 statistics[source] = proof.header
-        seconds += _COMPILE_SECONDS
         answers = self._run([_Job(source, {"do": "compile"}, seconds, probe) for source in statistics])
         for (source, header), answer in zip(statistics.items(), answers, strict=True):
             note = answer.reason if isinstance(answer, Failure) else answer.header["note"]
@@ -273,7 +273,7 @@ class RewardWorkers:
         for first in range(start, stop, size):
             last = min(first + size, stop)
             header = {"do": "evaluate", "compiled": compiled, "components": components, "start": first, "stop": last}
-            seconds = self._time_limit + (last - first) * _SECONDS_A_ROW + _COMPILE_SECONDS * compiled
+            seconds = self._time_limit + (last - first) * _SECONDS_A_ROW
             block = {} if columns is None else {name: column[first:last] for name, column in columns.items()}
             jobs.append(_Job(source, header, seconds, block))
         return jobs
@@ -355,11 +355,14 @@ class RewardWorkers:
     def _give(self, seat: _Seat, number: int, job: _Job) -> None:
         if job.needs_machine_code:
             self._home[job.source] = seat
-        seat.job, seat.deadline = number, time.monotonic() + job.seconds
+        seconds = job.seconds
+        if job.needs_machine_code and job.source not in seat.compiled:
+            seconds += _COMPILE_SECONDS
+        seat.job, seat.deadline = number, time.monotonic() + seconds
         seat.sources.add(job.source)
         os.pwrite(seat.progress, _NO_ROW.to_bytes(8, sys.byteorder, signed=True), 0)
         with contextlib.suppress(WorkerDied):  # the news comes when the answer is read
-            seat.process.send({**job.header, "source": job.source, "seconds": job.seconds}, job.columns)
+            seat.process.send({**job.header, "source": job.source, "seconds": seconds}, job.columns)
 
     def _take(self, seat: _Seat, job: _Job) -> "_Answer | Failure":
         try:
@@ -375,6 +378,8 @@ class RewardWorkers:
             return Failure("crash", f"the process that ran it {what}", known_row)
         seat.job = None
         kind, reason, row = answer.header.get("failed", ("", "", None))
+        if job.needs_machine_code:
+            seat.compiled.add(job.source)
         if kind == "tampering" or len(seat.sources) >= _SOURCES_OF_A_WORKER:
             self._replace(seat)
         if kind:
@@ -407,7 +412,7 @@ class RewardWorkers:
     def _replace(self, seat: _Seat) -> None:
         seat.process.kill()
         seat.process, seat.deadline = self._start(seat.progress), time.monotonic() + _START_SECONDS
-        seat.starting, seat.job, seat.sources = True, None, set()
+        seat.starting, seat.job, seat.sources, seat.compiled = True, None, set(), set()
         self._home = {source: home for source, home in self._home.items() if home is not seat}
 
 

@@ -245,17 +245,30 @@ def _compile_cross(a: Any, b: Any) -> Any:
 def _compile_tolerance(
     x: Any, bounds: Any = (0.0, 0.0), margin: Any = 0.0, sigmoid: Any = "gaussian", value_at_margin: Any = 0.1
 ) -> Any:
-    name = getattr(sigmoid, "literal_value", getattr(sigmoid, "value", sigmoid))
-    if not (_is_number(x) and name in _TOLERANCES):
-        return None
-    of_number = _TOLERANCES[name]
+    of_number = _tolerance_of_number(x, sigmoid)
 
     def tolerance(
         x: Any, bounds: Any = (0.0, 0.0), margin: Any = 0.0, sigmoid: Any = "gaussian", value_at_margin: Any = 0.1
     ) -> float:
         return of_number(float(x), float(bounds[0]), float(bounds[1]), float(margin), float(value_at_margin))
 
-    return tolerance
+    return of_number and tolerance
+
+
+@overload(reward_utils.inverse_tolerance, strict=False, prefer_literal=True)
+def _compile_inverse_tolerance(x: Any, bounds: Any = (0.0, 0.0), margin: Any = 0.0, sigmoid: Any = "reciprocal") -> Any:
+    of_number = _tolerance_of_number(x, sigmoid)
+
+    def inverse(x: Any, bounds: Any = (0.0, 0.0), margin: Any = 0.0, sigmoid: Any = "reciprocal") -> float:
+        return 1.0 - of_number(float(x), float(bounds[0]), float(bounds[1]), float(margin), 0.0)
+
+    return of_number and inverse
+
+
+def _tolerance_of_number(x: Any, sigmoid: Any) -> Any:
+    """The tolerance for a number and a sigmoid that is named in the code; None for anything else."""
+    name = getattr(sigmoid, "literal_value", getattr(sigmoid, "value", sigmoid))
+    return _TOLERANCES.get(name) if _is_number(x) and isinstance(name, str) else None
 
 
 _TOLERANCES = {

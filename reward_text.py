@@ -154,7 +154,7 @@ def _undefined(code: str) -> set[str]:
 def _bare(text: str) -> str:
     """The code in a text without fences: what is left when the lines at which Python stumbles are cut off."""
     problem: Rejected | None = None
-    for spelling in (text.expandtabs(4), text.expandtabs(4).translate(_PLAIN)):
+    for spelling in dict.fromkeys([text, text.expandtabs(4), text.expandtabs(4).translate(_PLAIN)]):
         lines = spelling.split("\n")
         reward = max(number for number, line in enumerate(lines) if _REWARD.match(line))
         indent = lines[reward][: len(lines[reward]) - len(lines[reward].lstrip())]
