@@ -1,5 +1,6 @@
 """Every task of MetaWorld is there in one vocabulary, a user's own are as welcome, and mistakes are named."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -133,6 +134,24 @@ def test_a_gymnasium_environment_is_a_task(tmp_path):
     assert set(environment.metrics()) == {"distance from fingertip to target"} | {"np.linalg.norm(fingertip - target)"}
     environment.close()
     assert len(record_probe(task, 0)["next_obs"]) == 100
+
+
+@pytest.mark.slow
+def test_a_gymnasium_task_trains(tmp_path):
+    write_tasks(tmp_path / "own.py", reacher=REACHER)
+    flags = (
+        "--env-name=reacher --task_file=own.py --model=builtin --seed=1 --total-timesteps=400 --pop_size=2 "
+        "--elite_num=1 --init-exploration-steps=100 --episode-length=40 --LLM_freq=200 --eval-episodes=2 "
+        "--final_episodes=2 --hidden-size=16 --batch-size=16 --device=cpu --num_workers=1 --exp_name=run"
+    )
+    command = [sys.executable, str(ROOT / "lares_from_scratch.py"), *flags.split()]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "logs" / "run" / "summary.json").read_text())
+    assert summary["status"] == "finished"
+    assert summary["env_steps"] >= 400
+    programs = json.loads((tmp_path / "logs" / "run" / "population.json").read_text())
+    assert any("fingertip" in program["source"] for program in programs if program["accepted"])
 
 
 def test_actions_of_any_box_are_between_minus_one_and_one(tmp_path):
