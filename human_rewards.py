@@ -52,12 +52,20 @@ def derive(environment_class: type, reads: Mapping[str, str]) -> HumanReward:
             in which functions take them.
 
     Raises:
-        UsageError: the reward needs something that no variable has.
+        UsageError: the reward needs something that no variable has, or is not written as MetaWorld's are.
     """
-    return HumanReward(
-        _Derivation(environment_class, reads, tidy_source.parse).reward_source(),
-        _Derivation(environment_class, reads, ast.parse).success_source(),
-    )
+    try:
+        return HumanReward(
+            _Derivation(environment_class, reads, tidy_source.parse).reward_source(),
+            _Derivation(environment_class, reads, ast.parse).success_source(),
+        )
+    except UsageError:
+        raise
+    except Exception as error:  # it is not written as MetaWorld writes its rewards, and may lack anything
+        raise UsageError(
+            f"the human reward of {environment_class.__name__} cannot be derived ({type(error).__name__}: {error}); "
+            "expected its source in the task's field 'human_reward'"
+        ) from error
 
 
 class _Derivation:
@@ -66,7 +74,7 @@ class _Derivation:
     def __init__(self, environment_class: type, reads: Mapping[str, str], parse: Callable[[str], ast.Module]) -> None:
         self.environment_class = environment_class
         self.parse = parse
-        self.names = {_canonical(_expression(read.replace("env.", "self."))): name for name, read in reads.items()}
+        self.names = {_canonical(_expression(re.sub(r"\benv\b", "self", read))): name for name, read in reads.items()}
         self.inputs = [*reads, "obs", "action"]
         self.helpers: dict[str, ast.FunctionDef] = {}
 
@@ -164,7 +172,8 @@ class _Derivation:
         for target, assigned in _assigned(self.method("__init__").body).items():
             if target == f"self.{name}" and isinstance(assigned[-1], ast.Constant):
                 value = assigned[-1].value
-        if not isinstance(value, (int, float)):
+        changes = f"self.{name}" in _assigned(self.method("reset_model").body)
+        if changes or not isinstance(value, (int, float)):
             raise UsageError(
                 f"the human reward of {self.environment_class.__name__} reads self.{name}, which is no variable of the "
                 f"task; expected a variable with 'read': 'env.{name}'"
@@ -189,7 +198,8 @@ class _Derivation:
         function_name = re.sub("^reward", "compute_reward", name.lstrip("_"))
         function = _function(function_name, [*variables, *own], body)
         function.args.defaults = [defaults[parameter] for parameter in own if parameter not in given]
-        self.helpers[function.name] = function
+        if ast.dump(self.helpers.setdefault(function.name, function)) != ast.dump(function):
+            raise NotImplementedError(f"{name} is called with different flags")
         arguments = [value for parameter, value in zip(parameters, call.args, strict=False) if parameter in own]
         keywords = [keyword for keyword in call.keywords if keyword.arg in own]
         return ast.Call(_expression(function.name), [*map(_expression, variables), *arguments], keywords)
@@ -213,7 +223,7 @@ class _Rename(ast.NodeTransformer):
 
 
 class _Rewrite(ast.NodeTransformer):
-    """Replaces what refers to the environment: lookups, settings, methods; leaves out its sanity checks."""
+    """Replaces what refers to the environment: lookups, settings and methods."""
 
     def __init__(self, derivation: _Derivation) -> None:
         self.derivation = derivation

@@ -250,6 +250,7 @@ def _printed(body: list[ast.stmt], indent: str) -> Iterator[str]:
                 yield from _printed(statement.orelse, indent + "    ")
         else:
             line = ast.unparse(statement).replace("'", '"')
+            line = re.sub(r"^\(([\w, ]+)\) = ", r"\1 = ", line)  # how Python 3.10 prints an unpacking
             if isinstance(statement, ast.Return) and isinstance(statement.value, ast.Tuple):
                 line = re.sub(r"^return \((.*)\)$", r"return \1", line)
             yield from _wrapped(indent + line)
