@@ -38,6 +38,7 @@ def tidied(body):
             "if obj and True:\n    x = 1\nelse:\n    x = 2\nreturn x + x",
             "if obj:\n    x = 1\nelse:\n    x = 2\nreturn x + x",
         ),
+        ("x = 1\nif obj:\n    y = 2\nelse:\n    x = 2\nreturn x + x", "x = 1\nif not obj:\n    x = 2\nreturn x + x"),
         ("a, b = f(obj)\nreturn a", "a, b = f(obj)\nreturn a"),
     ],
 )
