@@ -202,7 +202,8 @@ def _without_dead(body: list[ast.stmt], needed: set[str]) -> tuple[list[ast.stmt
             statement.orelse, in_orelse = _without_dead(statement.orelse, needed)
             matters = bool(statement.body or statement.orelse)
             if not statement.body:
-                statement.test, statement.body, statement.orelse = _negated(statement.test), statement.orelse, []
+                statement.test = ast.UnaryOp(ast.Not(), statement.test)
+                statement.body, statement.orelse = statement.orelse, []
             if matters:
                 needed = in_body | in_orelse | set(loaded_names(statement.test))
         else:
@@ -213,10 +214,6 @@ def _without_dead(body: list[ast.stmt], needed: set[str]) -> tuple[list[ast.stmt
         if matters:
             kept.append(statement)
     return _without_odd_blanks(kept[::-1]), needed
-
-
-def _negated(condition: ast.expr) -> ast.expr:
-    return ast.UnaryOp(ast.Not(), condition)
 
 
 def _without_odd_blanks(body: list[ast.stmt]) -> list[ast.stmt]:
