@@ -50,7 +50,7 @@ class Sandbox:
         self.path.mkdir()
         for name in ("run.sh", "requirements.txt"):
             shutil.copy(PROJECT / name, self.project / name)
-        for tool in "bash cat chmod cksum cp date dirname env mkdir rm sleep tail tr wc".split():  # noqa: SIM905
+        for tool in "bash cat chmod cksum cp date dirname env mkdir rm sleep tail tr wc".split():
             (self.path / tool).symlink_to(shutil.which(tool) or f"/bin/{tool}")
         self.write(self.path / "python3", PYTHON.replace("REAL", shlex.quote(sys.executable)))
         self.environment = {"PATH": str(self.path), "CALLS": str(self.calls_file), "HOME": str(root)}

@@ -9,9 +9,9 @@ import threading
 import time
 
 import pytest
-from chat_server import Answer, completion, failure, serving
 
 import llm
+from chat_server import Answer, completion, failure, serving
 from errors import UsageError
 from llm import BudgetSpent, Recorded, RemoteModel, Reply, Request, ServiceAway, Usage, connect
 

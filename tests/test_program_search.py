@@ -6,13 +6,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from search_doubles import call, make_task, random_state, variable
 
 from errors import UsageError
 from llm import Parent, Request
 from program_search import DISTANCE_SHAPES, SHAPES, Gene, ProgramSearch, read_genome, success_measure, task_terms
 from program_search import write_program as write
 from reward_code import extract
+from search_doubles import call, make_task, random_state, variable
 
 TASK = make_task()
 TERMS = {term.name: term for term in task_terms(TASK)}

@@ -5,13 +5,13 @@ import time
 
 import numpy as np
 import pytest
-from search_doubles import HUMAN_SOURCE, FakeWorkers, ScriptedModel, make_task, random_columns
 
 from errors import RunError, UsageError
 from llm import BudgetSpent, ReplayModel, Reply, ServiceAway
 from program_search import DISTANCE_SHAPES, Gene, ProgramSearch, read_genome, task_terms, write_program
 from reward_code import RewardWorkers
 from reward_search import AgentReport, RewardSearch
+from search_doubles import HUMAN_SOURCE, FakeWorkers, ScriptedModel, make_task, random_columns
 
 REPORT = AgentReport(0.35, 987.6, 123.4, {"reach": (0.5, 0.25, 0.75)}, {"obj_to_target": 0.21})
 AWAY = ServiceAway("the service is out for lunch")

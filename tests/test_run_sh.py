@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from run_sh_sandbox import PROJECT, Sandbox, alive
 
 import arguments
+from run_sh_sandbox import PROJECT, Sandbox, alive
 
 # Stands in for both entry scripts: one line with what it was given, its own life time, and an end as the seed asks.
 SCRIPT = """

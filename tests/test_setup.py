@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from packaging.requirements import Requirement
+
 from run_sh_sandbox import PROJECT, Sandbox
 
 SOURCES = sorted(path for folder in ("", "tests", "benchmarks") for path in (PROJECT / folder).glob("*.py"))

@@ -14,14 +14,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import pytest
-from chat_server import Answer, completion, failure, serving
-from search_doubles import FakeWorkers, make_task, random_columns
 
 import llm
+from chat_server import Answer, completion, failure, serving
 from llm import RemoteModel
 from program_search import ProgramSearch
 from reward_code import RewardWorkers
 from reward_search import AgentReport, RewardSearch
+from search_doubles import FakeWorkers, make_task, random_columns
 
 REPORT = AgentReport(0.3, 0.0, 1.0, {"reach": (0.5, 0.0, 1.0)}, {"obj_to_target": 0.2})
 PROGRAM = "```python\ndef compute_reward(obj, target):\n    return {} - abs(obj[0] - target[0]), {{}}\n```"
