@@ -9,13 +9,14 @@ python=.venv/bin/python
 
 quickstart_flags=(
     --model=builtin
-    --env-name=window-close-v2
+    --env-name=drawer-close-v2
     --total-timesteps=60000
-    --init-exploration-steps=3000
-    --LLM_freq=10000
-    --display-interval=5000
+    --init-exploration-steps=1500
+    --LLM_freq=7500
+    --display-interval=3000
+    --eval-episodes=20
     --hidden-size=128
-    --stop_success=1
+    --stop_success=0.95
     --seed=1
 )
 
