@@ -126,17 +126,17 @@ class RewardFunction:
         return rewards
 
     def _arguments(self, columns: Arrays) -> list[np.ndarray]:
-        """For each parameter its values in all rows, float64, in memory that cannot be made writable again."""
+        """For each parameter a read-only copy of its values in all rows, (rows,) or (rows, n) float64."""
         arguments = []
         for column, start, stop, shape in self._places:
             values = columns[column][:, start:stop] if shape else columns[column][:, start]
-            frozen = np.frombuffer(values.astype(np.float64).tobytes(), np.float64)
-            arguments.append(frozen.reshape(values.shape))
+            arguments.append(values.astype(np.float64))
+            arguments[-1].setflags(write=False)
         return arguments
 
     def _results(self, columns: Arrays, backwards: bool = False) -> Iterator[tuple[int, Any]]:
         """Each row's number and what the interpreted function returns for it. Raises Failed."""
-        arguments = [array if array.ndim > 1 else array.tolist() for array in self._arguments(columns)]
+        arguments = [_immutable(array) if array.ndim > 1 else array.tolist() for array in self._arguments(columns)]
         rows = list(enumerate(zip(*arguments, strict=True)))
         for row, values in reversed(rows) if backwards else rows:
             self._progress[0] = row
@@ -230,7 +230,10 @@ class Worker:
             values = np.array([*parts.values()], np.float32).reshape(len(parts), len(rewards))
             return {"components": [*parts]}, {"rewards": rewards.astype(np.float32), "components": values}
         if header["compiled"]:
-            function.compile()
+            try:
+                function.compile()
+            except Exception as error:  # it could once; the parent will ask for the interpreted function
+                raise Failed("error", _line(error)) from None
         compute = function.fast if header["compiled"] else function.interpreted
         rewards = np.empty(_length(columns), np.float32)
         for start in range(0, len(rewards), _CHUNK):
@@ -245,6 +248,11 @@ class Worker:
 
 def _length(columns: Arrays) -> int:
     return len(next(iter(columns.values())))
+
+
+def _immutable(array: np.ndarray) -> np.ndarray:
+    """A copy in memory that nothing can make writable again; a mere flag can be set back by who finds the owner."""
+    return np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape)
 
 
 def _define(source: str) -> tuple[Callable[..., Any], list[str]]:

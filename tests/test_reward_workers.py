@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import reward_code
+import reward_pool
 from errors import RunError
 from processes import SharedTable
 from reward_code import Evaluation, Failure, RewardWorkers
@@ -207,7 +208,7 @@ def test_source_that_was_never_checked_is_checked_first(workers):
 
 
 def processes_of(pool: RewardWorkers) -> list[int]:
-    return [seat.process.pid for seat in pool._seats]
+    return pool._pool.pids
 
 
 def test_worker_that_was_killed_costs_nothing(workers):
@@ -272,7 +273,7 @@ def test_parent_needs_no_numba_and_no_simulator():
 
 def test_worker_makes_room_for_a_fresh_one_in_time(workers, monkeypatch):
     """Machine code is never freed; so a worker leaves after some sources, and nobody notices."""
-    monkeypatch.setattr(reward_code, "_SOURCES_OF_A_WORKER", 3)
+    monkeypatch.setattr(reward_pool, "_SOURCES_OF_A_WORKER", 3)
     first = set(processes_of(workers))
     codes = [SLOW.replace("10 *", f"{number} *") for number in range(9)]
     assert all(verdict.accepted for verdict in workers.check(codes, rows(2)))
@@ -286,7 +287,7 @@ def test_interrupt_leaves_a_pool_that_works(workers, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(reward_code, "wait_any", interrupt)
+        patch.setattr(reward_pool, "wait_any", interrupt)
         with pytest.raises(KeyboardInterrupt):
             workers.evaluate([SLOW], rows(100))
     columns = rows(50, seed=8)
@@ -294,7 +295,7 @@ def test_interrupt_leaves_a_pool_that_works(workers, monkeypatch):
 
 
 def test_worker_that_does_not_start_ends_the_run_with_one_line(monkeypatch):
-    monkeypatch.setattr(reward_code, "_environment", lambda: {"PYTHONHOME": "/nowhere"})
+    monkeypatch.setattr(reward_pool, "_environment", lambda: {"PYTHONHOME": "/nowhere"})
     with RewardWorkers(INPUTS) as pool, pytest.raises(RunError, match="does not start"):
         pool.check([FAST], rows(5))
 
