@@ -82,6 +82,12 @@ _REFUSALS = {
 }
 
 
+def one_line(text: str) -> str:
+    """`text`, which may have been written to do harm, fit for a log and for a terminal."""
+    printable = "".join(character if character.isprintable() else " " for character in text[:1000])
+    return " ".join(printable.split())[:500]
+
+
 class Rejected(Exception):
     """A candidate that cannot be used.
 
@@ -92,9 +98,9 @@ class Rejected(Exception):
     """
 
     def __init__(self, kind: str, reason: str, line: int | None = None) -> None:
-        super().__init__(reason)
+        self.reason = one_line(reason)
+        super().__init__(self.reason)
         self.kind = kind
-        self.reason = reason
         self.line = line
 
 
@@ -147,7 +153,8 @@ def _without_needless(source: str, tree: ast.Module) -> str:
     """`source` without imports, print statements and a main part, and with its own names for modules made ours."""
     edits: list[tuple[ast.AST, str]] = []
     dropped: set[int] = set()
-    names = {} if _binds(tree, "numpy") else {"numpy": "np"}
+    bound = {name for name, _ in _bindings(tree)}
+    names = {} if "numpy" in bound else {"numpy": "np"}
     for parent in ast.walk(tree):
         for statement in [*_block(parent, "body"), *_block(parent, "orelse")]:
             if id(statement) in dropped:
@@ -160,7 +167,7 @@ def _without_needless(source: str, tree: ast.Module) -> str:
             edits.append((statement, "" if parent is tree else "pass"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and node.id in names and id(node) not in dropped:
-            if not isinstance(node.ctx, ast.Load) or _binds(tree, node.id):
+            if node.id in bound:
                 raise Rejected("name", f"`{node.id}` is imported and also assigned; choose another name")
             edits.append((node, names[node.id]))
     return _edited(source, edits) if edits else source
@@ -204,10 +211,6 @@ def _imported(statement: ast.Import | ast.ImportFrom) -> dict[str, str]:
 def _block(node: ast.AST, field: str) -> list[ast.stmt]:
     statements = getattr(node, field, None)
     return statements if isinstance(statements, list) else []
-
-
-def _binds(tree: ast.AST, name: str) -> bool:
-    return any(bound == name for bound, _ in _bindings(tree))
 
 
 def _bindings(tree: ast.AST) -> Iterator[tuple[str, ast.AST]]:

@@ -23,7 +23,7 @@ from reward_pool import Answer, Failure, Job, RewardPool
 from reward_text import extract
 
 if TYPE_CHECKING:
-    from task_specs import Input
+    from task import Input
 
 __all__ = ["Evaluation", "Failure", "Rejected", "RewardWorkers", "Verdict", "check_source", "extract"]
 

@@ -53,6 +53,8 @@ BUILTINS = words("""
     ArithmeticError AssertionError RuntimeError TypeError ValueError ZeroDivisionError
     """)
 
+MOST_COMPONENTS = 64  # of a reward that are kept; further ones are left out
+
 IN_WORDS = "np, math, the functions of reward_utils and simple builtins"
 
 

@@ -14,9 +14,11 @@ import numpy as np
 
 from errors import RunError
 from processes import Arrays, Header, SharedTable, WorkerDied, WorkerProcess, WorkerTimeout, wait_any
+from reward_check import one_line
+from reward_names import MOST_COMPONENTS
 
 if TYPE_CHECKING:
-    from task_specs import Input
+    from task import Input
 
 _START_SECONDS = 120.0
 _COMPILE_SECONDS = 120.0  # on top of a job's own time, where a worker has to compile first
@@ -189,7 +191,7 @@ class RewardPool:
         try:
             answer = Answer(*seat.process.receive(max(0.0, seat.deadline - time.monotonic())))
             _validate(answer, job)
-        except (WorkerTimeout, WorkerDied, ValueError, TypeError, KeyError, AttributeError) as error:
+        except Exception as error:  # whatever a worker says is to be survived
             row = int.from_bytes(os.pread(seat.progress, 8, 0), sys.byteorder, signed=True)
             self._replace(seat)
             known_row = row if 0 <= row < job.header.get("stop", row + 1) - job.header.get("start", 0) else None
@@ -203,7 +205,7 @@ class RewardPool:
         kind, reason, row = answer.header.get("failed", ("", "", None))
         if kind == "tampering" or len(seat.sources) >= _SOURCES_OF_A_WORKER:
             self._replace(seat)
-        return Failure(kind, " ".join(reason.split())[:300], row) if kind else answer
+        return Failure(kind, one_line(reason), row) if kind else answer
 
     # Processes
 
@@ -258,7 +260,7 @@ def _validate(answer: Answer, job: Job) -> None:
             raise ValueError("shapes")
         if not all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays.values()):
             raise ValueError("values")
-        if not all(isinstance(name, str) for name in names):
+        if len(names) > MOST_COMPONENTS or not all(isinstance(name, str) and name == one_line(name) for name in names):
             raise ValueError("names")
 
 

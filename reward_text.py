@@ -31,7 +31,7 @@ _PLAIN = str.maketrans(
 )
 
 _LONGEST_TEXT = 400_000
-_MOST_TRIES = 100
+_MOST_TRIES = 40
 
 
 def extract(text: str) -> str:
@@ -159,9 +159,12 @@ def _bare(text: str) -> str:
         reward = max(number for number, line in enumerate(lines) if _REWARD.match(line))
         indent = lines[reward][: len(lines[reward]) - len(lines[reward].lstrip())]
         lines = [line.removeprefix(indent) for line in lines]
-        starts = [*[number for number in range(reward) if _CODE_BEGINS.match(lines[number])][:_MOST_TRIES], reward]
+        starts = [
+            *[number for number in range(reward) if _CODE_BEGINS.match(lines[number])][: _MOST_TRIES // 2],
+            reward,
+        ]
         end = len(lines)
-        for _ in range(2 * _MOST_TRIES):
+        for _ in range(_MOST_TRIES):
             code = "\n".join(lines[starts[0] : end])
             try:
                 parse(code)

@@ -22,6 +22,7 @@ import reward_compile
 import reward_names
 import sandbox
 from processes import Arrays, Header, SharedTable, serve
+from reward_check import one_line
 
 _LARGEST = float(np.finfo(np.float32).max)
 _CHUNK = 8192  # rows that are float64 at the same time
@@ -80,7 +81,8 @@ class RewardFunction:
         for row, result in self._results(columns):
             rewards[row] = _reward(result, row)
             for name, value in _parts(result):
-                parts.setdefault(name, np.zeros(len(rewards), np.float32))[row] = value
+                if name in parts or len(parts) < reward_names.MOST_COMPONENTS:
+                    parts.setdefault(name, np.zeros(len(rewards), np.float32))[row] = value
         return rewards, parts
 
     def fast(self, columns: Arrays) -> np.ndarray:
@@ -305,11 +307,11 @@ def _kind_and_reason(error: BaseException) -> tuple[str, str]:
 def _line(error: BaseException) -> str:
     """The error's type and text in one line."""
     try:
-        lines = [line.strip() for line in str(error).splitlines()]
+        lines = str(error).splitlines()
     except BaseException:  # the text of an error may be generated code, too
         lines = []
-    telling = [line for line in lines if line and not line.startswith("Failed in nopython")]
-    return f"{type(error).__name__}: {' '.join(telling[:4])}"[:240]
+    telling = [line for line in lines if line.strip() and not line.startswith("Failed in nopython")]
+    return one_line(f"{type(error).__name__}: {' '.join(telling[:4])}")[:240]
 
 
 def _number(value: Any) -> float | None:
@@ -341,7 +343,7 @@ def _parts(result: Any) -> Iterator[tuple[str, float]]:
         for name, part in result[1].items():
             value = _number(part)
             if value is not None and abs(value) <= _LARGEST:
-                yield str(name), value
+                yield one_line(str(name))[:60], value
 
 
 if __name__ == "__main__":

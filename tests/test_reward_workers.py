@@ -116,6 +116,17 @@ def test_components_are_read_row_by_row(workers):
     np.testing.assert_array_equal(result.components["sometimes"], np.where(obj[:, 2] > 0, 1.5, 0.0))
 
 
+def test_components_cannot_flood_or_spoil_a_log(workers):
+    source = (
+        "def compute_reward(obj):\n"
+        "    parts = {f'{i}': obj[0] for i in range(1000)}\n"
+        "    return obj[0], {'\x1b[31m\\nred': 1.0, 'long' * 1000: 2.0, **parts}\n"
+    )
+    result = workers.evaluate([source], rows(3), components=True)[0]
+    assert len(result.components) == 64
+    assert list(result.components)[:2] == ["[31m red", ("long" * 1000)[:60]]
+
+
 def test_equal_candidates_are_proved_once_and_answered_each(workers):
     verdicts = workers.check([FAST, "no code", f"```python\n{FAST}```"], rows(60))
     assert verdicts[0] == verdicts[2]
@@ -235,6 +246,7 @@ def test_forged_answer_is_a_crash_and_not_ours():
     forged = [
         "b'nonsense' * 100",
         "struct.pack('!QQ', 2, 0) + b'{}'",
+        "struct.pack('!QQ', 100000, 0) + b'[' * 100000",
         '(lambda text: struct.pack(\'!QQ\', len(text), 0) + text)(b\'[{"mean": 0, "std": "x"}, []]\')',
         "(lambda text: struct.pack('!QQ', len(text), 0) + text)(b'[[], [[\"a\", \"O\", [3]]]]')",
     ]
