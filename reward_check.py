@@ -160,7 +160,7 @@ def _without_needless(source: str, tree: ast.Module) -> str:
             if id(statement) in dropped:
                 continue
             if isinstance(statement, (ast.Import, ast.ImportFrom)):
-                names.update(_imported(statement))
+                names.update(_imported(statement, bound))
             elif not _is_print(statement) and not (parent is tree and _is_main_part(statement)):
                 continue
             dropped.update(map(id, ast.walk(statement)))
@@ -173,10 +173,14 @@ def _without_needless(source: str, tree: ast.Module) -> str:
     return _edited(source, edits) if edits else source
 
 
-def _imported(statement: ast.Import | ast.ImportFrom) -> dict[str, str]:
-    """The names that an import binds, and how we write what they stand for. Raises Rejected."""
-    words = ast.unparse(statement)
-    refusal = Rejected("import", f"`{words[:80]}` is not allowed; {IN_WORDS} are there without any import")
+def _imported(statement: ast.Import | ast.ImportFrom, bound: set[str]) -> dict[str, str]:
+    """The names that an import binds, and how we write what they stand for; `bound` are the code's own names.
+
+    Raises Rejected.
+    """
+    refusal = Rejected(
+        "import", f"`{ast.unparse(statement)[:80]}` is not allowed; {IN_WORDS} are there without any import"
+    )
     names = {}
     if isinstance(statement, ast.Import):
         for alias in statement.names:
@@ -204,7 +208,8 @@ def _imported(statement: ast.Import | ast.ImportFrom) -> dict[str, str]:
             elif alias.name != "*":
                 names[alias.asname or alias.name] = f"{_IMPORTS[module]}.{alias.name}"
             elif _IMPORTS[module] != "reward_utils":
-                names.update({name: f"{_IMPORTS[module]}.{name}" for name in MODULE_NAMES[_IMPORTS[module]] - BUILTINS})
+                everything = MODULE_NAMES[_IMPORTS[module]] - BUILTINS - bound
+                names.update({name: f"{_IMPORTS[module]}.{name}" for name in everything})
     return {name: meaning for name, meaning in names.items() if name != meaning}
 
 
@@ -553,11 +558,11 @@ def _looked_up(code: types.CodeType) -> Iterator[str]:
 
 
 def _check_recursion(tree: ast.Module) -> None:
-    uses = {
-        node.name: {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef)
-    }
+    uses: dict[str, set[str]] = {}
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef):
+            own = {name for name, node in _bindings(function) if not isinstance(node, ast.FunctionDef)}
+            uses[function.name] = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)} - own
     calls = graphlib.TopologicalSorter({name: names & uses.keys() for name, names in uses.items()})
     try:
         calls.prepare()

@@ -42,7 +42,10 @@ class Verdict:
     Attributes:
         accepted: whether it can be used.
         source: its cleaned code; what was found of it, if it is rejected.
-        kind: why it is rejected, as a word to count by.
+        kind: why it is rejected, as a word to count by. From the check of its syntax tree "no-code", "syntax",
+            "import", "name", "attribute", "construct", "signature" and "recursion", from the proof "type",
+            "not-finite", "nondeterministic", "error", "timeout", "memory", "crash" and "tampering", from either
+            "mutation".
         reason: why it is rejected, in one line.
         compiled: whether it runs as machine code.
         note: why it does not, in one line.

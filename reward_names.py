@@ -26,10 +26,10 @@ def words(text: str) -> frozenset[str]:
 MODULE_NAMES: dict[str, frozenset[str]] = {
     "np": words("""
         abs absolute add all allclose amax amin any append arange arccos arccosh arcsin arcsinh arctan arctan2 arctanh
-        argmax argmin argsort argwhere around array array_equal asarray asanyarray atleast_1d atleast_2d average bool_
-        broadcast_to cbrt ceil clip column_stack concatenate copy copysign cos cosh count_nonzero cross cumprod cumsum
-        deg2rad degrees diag diff divide dot e einsum equal euler_gamma exp exp2 expand_dims expm1 eye fabs float32
-        float64 flip float_power floating floor floor_divide fmax fmin fmod full full_like greater greater_equal
+        argmax argmin argsort argwhere around array array_equal asarray asanyarray atleast_1d atleast_2d average bool
+        bool_ broadcast_to cbrt ceil clip column_stack concatenate copy copysign cos cosh count_nonzero cross cumprod
+        cumsum deg2rad degrees diag diff divide dot e einsum equal euler_gamma exp exp2 expand_dims expm1 eye fabs
+        float32 float64 flip float_power floating floor floor_divide fmax fmin fmod full full_like greater greater_equal
         heaviside hstack hypot identity inf inner int32 int64 integer interp isclose isfinite isinf isnan isscalar less
         less_equal linalg linspace log log10 log1p log2 logaddexp logical_and logical_not logical_or logical_xor matmul
         max maximum mean median min minimum mod multiply nan nan_to_num nanmax nanmean nanmin nansum ndarray ndim

@@ -38,7 +38,7 @@ def extract(text: str) -> str:
     """The code in `text` that defines ``compute_reward``, with plain characters and line ends.
 
     In this order: the last fenced block that defines the function and is Python, with the helpers that it needs from
-    the blocks before it; the bare text. What stands in a thinking section counts only if nothing stands behind it.
+    the other blocks; the bare text. What stands in a thinking section counts only if nothing stands behind it.
 
     Raises:
         Rejected: there is no such code, or it is not Python.

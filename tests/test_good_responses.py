@@ -23,6 +23,7 @@ def test_there_are_enough_styles():
     assert len(ANSWERS) >= 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ANSWERS)
 def test_good_answer_is_accepted_and_compiled_unchanged(style: str, workers: RewardWorkers, verdicts):
     verdict: Verdict = verdicts[style]

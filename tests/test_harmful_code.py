@@ -109,12 +109,14 @@ def test_both_walls_reject_it_and_nothing_happens(harmful: Harmful, both_walls: 
     both_walls.assert_nothing_happened(harmful.name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_second_wall_alone_contains_it(name: str, second_wall: Attack):
     second_wall.assert_nothing_happened(name)
 
 
 # What these would do to the machine, the kernel refuses: so they cannot end well even when nobody reads them first.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -128,11 +130,13 @@ def test_the_second_wall_alone_gives_it_no_reward(name: str, second_wall: Attack
     assert not second_wall.verdicts[name].accepted
 
 
+@pytest.mark.slow
 def test_nobody_called(both_walls: Attack, second_wall: Attack, listener: socket.socket):
     with pytest.raises(BlockingIOError):
         listener.accept()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("walls", ["both_walls", "second_wall"])
 def test_other_functions_are_not_affected(walls: str, request):
     attack: Attack = request.getfixturevalue(walls)

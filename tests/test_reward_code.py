@@ -117,9 +117,26 @@ def test_reason_says_what_to_do_instead(code: str, words: str):
     assert words in reason(BODY.format(code))[1]
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from math import *\ndef compute_reward(obs):\n    dist = sqrt(abs(obs[0]))\n    return dist * pi\n",
+        "def reach(x):\n    place = x\n    return place\ndef place(x):\n    reach = x\n    return reach\n"
+        "def compute_reward(obs):\n    return reach(place(obs[0]))\n",
+        "def compute_reward(obs):\n    sum = 0.0\n    for x in obs:\n        sum += x\n    return sum\n",
+        "def tolerance(x, width=0.1):\n    return max(0.0, 1 - x / width)\n"
+        "def compute_reward(obs):\n    return tolerance(obs[0])\n",
+        "def compute_reward(obs, obj: 'np.ndarray' = None) -> 'tuple[float, dict]':\n    return obs[..., 0], {}\n",
+        "def compute_reward(obs):\n    if (x := obs[0]) > 0:\n        return x\n    raise ValueError('never below')\n",
+    ],
+)
+def test_harmless_habit_passes(code: str):
+    assert isinstance(checked(code), str), checked(code)
+
+
 def test_module_names_are_where_they_are_said_to_be():
     modules = {"np": np, "np.linalg": np.linalg, "reward_utils": reward_utils}
-    newer = {"np": {"trapezoid", "row_stack"}, "np.linalg": {"matrix_norm", "vector_norm", "cross"}}
+    newer = {"np": {"trapezoid", "row_stack", "bool"}, "np.linalg": {"matrix_norm", "vector_norm", "cross"}}
     for module, names in MODULE_NAMES.items():
         if module in modules:
             assert not {name for name in names if not hasattr(modules[module], name)} - newer.get(module, set())
@@ -177,7 +194,7 @@ _CODE = st.lists(st.sampled_from(_PIECES), max_size=40).map("".join)
 _TEXT = st.one_of(st.text(max_size=300), _CODE, st.tuples(_CODE, st.text(max_size=80), _CODE).map("".join))
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(_TEXT)
 def test_no_text_crashes_extraction_or_check(text: str):
     outcome = checked(text)
@@ -221,7 +238,7 @@ def test_random_functions_are_proved_or_rejected_and_compiled_unchanged():
     """Random formulas: each is rejected with a reason, or gives finite rewards that compilation leaves alone."""
     formulas = []
 
-    @settings(max_examples=30, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=20, deadline=None, derandomize=True, database=None)
     @given(_EXPRESSIONS)
     def collect(formula: str) -> None:
         formulas.append(formula)
