@@ -162,6 +162,8 @@ class LaRes:
         """The first population, and random actions for it to learn from."""
         for slot, program in enumerate(self.search.initial(len(self.slots))):
             self.install(slot, program)
+        if self.reward_workers.gap:
+            self.log.say(self.reward_workers.gap)
         orders: list[Order] = []
         left = self.args.init_exploration_steps // self.args.action_repeat
         while left > 0:

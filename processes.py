@@ -31,7 +31,7 @@ Arrays = dict[str, np.ndarray]
 
 _PREFIX = struct.Struct("!QQ")  # bytes of the JSON part, bytes of the arrays
 _LONGEST_HEADER = 64 << 20
-_LONGEST_ARRAYS = 8 << 30
+_LONGEST_ARRAYS = 1 << 30
 _PR_SET_PDEATHSIG = 1
 _F_ADD_SEALS = 1033
 _F_SEAL_FUTURE_WRITE = 0x0010
