@@ -130,6 +130,7 @@ class LaRes:
         self.programs: dict[int, Program] = {}  # the reward function in each slot
         self.masked: dict[int, str] = {}  # agents out of the game until the next search round, and why
         self.relabeled: dict[str, np.ndarray | Failure] = {}  # the stored transitions' rewards under new functions
+        self.scores: dict[int, Score] = {}  # of the last evaluation
         self.champion: Champion | None = None
         self.snapshot = self.population.state_dict()
         self.losses: dict[str, np.ndarray] = {}
@@ -237,8 +238,8 @@ class LaRes:
 
     def search_round(self) -> None:
         """Rank, keep the elites, replace the other reward functions, relabel, rescale, inherit."""
+        scores = self.scores if self.last_evaluation == self.env_steps else self.evaluate()
         self.round += 1
-        scores = self.evaluate()
         ranking = self.rank(scores)
         best, elites = ranking[0], ranking[: self.args.elite_num]
         open_slots = sorted(set(self.slots) - set(elites), key=lambda slot: slot not in self.masked)
@@ -314,6 +315,7 @@ class LaRes:
         if self.champion is None or self.fitness(scores[best]) >= self.fitness(self.champion.score):
             self.champion = Champion(best, scores[best], policies[best])
             self.log.write_networks(self.population.networks(best))
+        self.scores = scores
         self.snapshot = self.population.state_dict()
         for slot, program in self.programs.items():
             if slot in scores:

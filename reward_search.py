@@ -181,7 +181,11 @@ class RewardSearch:
         parents = [Parent(program.id, program.source, seen.success_rate, seen.components) for program, seen in elites]
         messages = self._conversation(round, best, report)
         before = replace(self.model.usage)
+        first = len(self.programs)
         programs, _ = self._search(self.model, round, messages, parents, count, [program for program, _ in elites])
+        for program in self.programs[first:]:
+            if best is not None and not program.parents:  # a model that does not say was shown the best one alone
+                program.parents = [best.id]
         self.round_usage = self.model.usage - before
         if len(programs) < count:
             self.log(f"search round {round}: {count - len(programs)} of {count} open slots keep their old function")

@@ -12,6 +12,9 @@ import pytest
 import torch
 from torch import nn
 
+from reward_code import check_source, extract
+from task_specs import get_task
+
 ROOT = Path(__file__).parents[1]
 SMALL = (
     "--total-timesteps=600 --init-exploration-steps=120 --episode-length=40 --LLM_freq=200 --display-interval=150 "
@@ -205,3 +208,21 @@ def test_the_readmes_commands_are_understood(tmp_path):
     args = parse_args(words, "from_scratch")
     assert (args.scale_type, args.windows_length, args.LLM_freq, args.total_timesteps) == (2, 500, 200_000, 1_000_000)
     assert args.ignored_flags == ["--Inter_Loop_freq", "--ucb_type", "--RL_ucb", "--c", "--EA_tau", "--damp"]
+
+
+@pytest.mark.parametrize("task", ["window-close", "window-open", "button-press", "door-close", "drawer-open"])
+def test_the_shipped_recordings_hold_code_that_can_be_used(task):
+    inputs = get_task(task).inputs
+    exchanges = rows(ROOT / "recordings" / f"{task}-v2" / "llm.jsonl")
+    assert [exchange["round"] for exchange in exchanges] == [0, 1, 2]
+    for exchange in exchanges:
+        assert len(exchange["texts"]) == exchange["count"]
+        for text in exchange["texts"]:
+            check_source(extract(text), inputs)
+
+
+def test_a_shipped_recording_trains_without_a_key(tmp_path):
+    flags = f"--model=replay:{ROOT / 'recordings' / 'window-close-v2'} --env-name=window-close-v2 --exp_name=recorded"
+    code, _, err = run("lares_from_scratch.py", flags, tmp_path)
+    assert code == 0, err
+    assert json.loads((tmp_path / "logs/recorded/summary.json").read_text())["status"] == "finished"

@@ -229,6 +229,16 @@ def test_the_best_response_goes_back_with_what_came_of_it():
         assert figure in messages[3]["content"]
 
 
+def test_a_models_answers_descend_from_the_program_that_it_was_shown():
+    model = ScriptedModel([[good(1)], [good(2), "no code"]])
+    search = make_search(model)
+    (best,) = search.initial(1)
+    (better,) = search.improve(1, best, REPORT, [(best, REPORT)], 1)
+    assert best.parents == []
+    assert better.parents == [best.id]
+    assert [program.parents for program in search.programs[1:]] == [[best.id], [best.id]]
+
+
 def test_the_model_is_handed_the_parents():
     model = ScriptedModel([[good(1), good(2)], [good(3)]])
     search = make_search(model)
