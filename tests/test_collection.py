@@ -106,3 +106,15 @@ def test_a_worker_that_is_killed_is_replaced_and_its_episode_collected_again(pop
 def test_workers_import_no_torch():
     code = "import sys, collection; sys.exit(any(name in sys.modules for name in ('torch', 'openai')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/environ"), reason="needs Linux's /proc")
+def test_workers_do_not_get_the_keys(population, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary")
+    monkeypatch.setenv("WANDB_API_KEY", "wb-canary")
+    pool = collectors(population, 1)
+    with open(f"/proc/{pool._workers[0].pid}/environ", "rb") as file:
+        environment = file.read()
+    pool.close()
+    assert b"PATH=" in environment
+    assert b"canary" not in environment
