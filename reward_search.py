@@ -181,11 +181,9 @@ class RewardSearch:
         parents = [Parent(program.id, program.source, seen.success_rate, seen.components) for program, seen in elites]
         messages = self._conversation(round, best, report)
         before = replace(self.model.usage)
-        first = len(self.programs)
-        programs, _ = self._search(self.model, round, messages, parents, count, [program for program, _ in elites])
-        for program in self.programs[first:]:
-            if best is not None and not program.parents:  # a model that does not say was shown the best one alone
-                program.parents = [best.id]
+        programs, _ = self._search(
+            self.model, round, messages, parents, count, [program for program, _ in elites], [best.id] if best else []
+        )
         self.round_usage = self.model.usage - before
         if len(programs) < count:
             self.log(f"search round {round}: {count - len(programs)} of {count} open slots keep their old function")
@@ -217,8 +215,13 @@ class RewardSearch:
         parents: Sequence[Parent],
         count: int,
         staying: Sequence[Program],
+        shown: Sequence[int] = (),
     ) -> tuple[list[Program], str]:
-        """One round: up to `count` accepted programs, and one line on why there are no more."""
+        """One round: up to `count` accepted programs, and one line on why there are no more.
+
+        `shown` are the ids of the programs in the conversation, the parents of all that comes of it unless the model
+        says which it took.
+        """
         deadline = time.monotonic() + self.deadline
         accepted: list[Program] = []
         failed: list[Program] = []
@@ -239,7 +242,7 @@ class RewardSearch:
                 self.log(f"search round {round}: {note}")
             if not reply.texts:
                 why = next(iter(reply.notes), f"{model.name} gave no answer")
-            candidates = self._candidates(round, reply, asked)
+            candidates = self._candidates(round, reply, asked, shown)
             self._judge(candidates, accepted, staying, count)
             failed += [program for program in candidates if program.kind not in {"", SURPLUS}]
         self.rejected.update(program.kind for program in failed)
@@ -252,8 +255,8 @@ class RewardSearch:
                 self.log(f"search round {round}: {why}")
         return accepted, why
 
-    def _candidates(self, round: int, reply: Reply, messages: list[Message]) -> list[Program]:
-        parents = reply.parents or [[] for _ in reply.texts]
+    def _candidates(self, round: int, reply: Reply, messages: list[Message], shown: Sequence[int]) -> list[Program]:
+        parents = reply.parents or [list(shown) for _ in reply.texts]
         candidates = []
         for place, text in enumerate(reply.texts):
             program = Program(len(self.programs), round, parents[place], "", text, messages)

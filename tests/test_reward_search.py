@@ -239,6 +239,14 @@ def test_a_models_answers_descend_from_the_program_that_it_was_shown():
     assert [program.parents for program in search.programs[1:]] == [[best.id], [best.id]]
 
 
+def test_what_the_model_says_of_parents_is_taken_as_it_is():
+    reply = Reply([good(2), good(3), good(4)], parents=[[1], [], [0, 1]])
+    search = make_search(ScriptedModel([[good(0), good(1)], reply]))
+    programs = search.initial(2)
+    improved = improve(search, programs, 3)
+    assert [program.parents for program in improved] == [[1], [], [0, 1]]
+
+
 def test_the_model_is_handed_the_parents():
     model = ScriptedModel([[good(1), good(2)], [good(3)]])
     search = make_search(model)
