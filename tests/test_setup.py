@@ -44,7 +44,7 @@ def test_conda_users_get_the_same_pins():
 def test_every_import_is_a_direct_requirement():
     """What works only because another package happens to bring it breaks with that package's next release."""
     distributions = importlib.metadata.packages_distributions()
-    known = {path.stem for path in SOURCES} | set(sys.stdlib_module_names)
+    known = {name for path in SOURCES for name in (path.stem, path.parent.name)} | set(sys.stdlib_module_names)
     declared = {r.name for r in requirements("requirements.txt")}
     for path in SOURCES:
         allowed = declared | {"packaging"}  # of pytest, and only needed beside it
