@@ -440,9 +440,10 @@ class LaRes:
                 f"over {len(seeds)} fresh episodes; {self.env_steps:,} env steps in {duration(self.log.wall_time)}"
             )
         else:
-            self.log.say(
-                f"stopped after {self.env_steps:,} env steps; the best policy so far is in {self.log.directory}"
+            kept = (
+                f"the best policy so far is in {self.log.directory}" if self.champion else "no policy is evaluated yet"
             )
+            self.log.say(f"stopped after {self.env_steps:,} env steps; {kept}")
         self.log.population(self.search.programs)
         summary |= {
             "env_steps": self.env_steps,
