@@ -131,6 +131,7 @@ class LaRes:
         self.masked: dict[int, str] = {}  # agents out of the game until the next search round, and why
         self.relabeled: dict[str, np.ndarray | Failure] = {}  # the stored transitions' rewards under new functions
         self.scores: dict[int, Score] = {}  # of the last evaluation
+        self.round_costs: list[dict[str, int]] = []  # calls and tokens of each search round
         self.champion: Champion | None = None
         self.snapshot = self.population.state_dict()
         self.losses: dict[str, np.ndarray] = {}
@@ -163,6 +164,7 @@ class LaRes:
         """The first population, and random actions for it to learn from."""
         for slot, program in enumerate(self.search.initial(len(self.slots))):
             self.install(slot, program)
+        self.round_costs.append(vars(self.search.round_usage))
         if self.reward_workers.gap:
             self.log.say(self.reward_workers.gap)
         orders: list[Order] = []
@@ -253,6 +255,7 @@ class LaRes:
             [(self.programs[agent], reports[agent]) for agent in elites if agent != self.human],
             len(open_slots),
         )
+        self.round_costs.append(vars(self.search.round_usage))
         replaced = [
             slot for slot, program in zip(open_slots, newcomers, strict=False) if self.replace(slot, program, best)
         ]
@@ -333,7 +336,7 @@ class LaRes:
             "best": {"agent": best, **agents[best]},
             "agents": agents,
             "masked": self.masked,
-            "llm": {**self.cost(), "last_round": vars(self.search.round_usage)},
+            "llm": self.cost(),
             "protocol": self.protocol(self.args.eval_episodes),
         }
         self.log.metrics(self.env_steps, row)
@@ -400,11 +403,11 @@ class LaRes:
         elif self.human is None:
             raise RunError(f"every reward function of the population has failed; see {self.log.directory / 'run.log'}")
 
-    def cost(self) -> dict[str, float]:
-        """What the language model has cost so far: calls, tokens, and money at the given prices."""
+    def cost(self) -> dict[str, Any]:
+        """What the language model has cost: calls, tokens, money at the given prices, and the same of each round."""
         usage = self.search.model.usage
         money = (usage.tokens_in * self.args.price_in + usage.tokens_out * self.args.price_out) / 1e6
-        return {**vars(usage), "cost": money}
+        return {**vars(usage), "cost": money, "rounds": self.round_costs}
 
     def protocol(self, episodes: int) -> dict[str, Any]:
         """How a success rate was measured."""

@@ -116,13 +116,13 @@ class RunLog:
         self._learning_from = env_steps, self.wall_time
         self._total = total
 
-    def progress(self, env_steps: int, success_rate: float | None, cost: Mapping[str, float]) -> None:
+    def progress(self, env_steps: int, success_rate: float | None, cost: Mapping[str, Any]) -> None:
         """Show how far the run is: in place on a terminal, as a line every few seconds in a log file.
 
         Args:
             env_steps: so far.
             success_rate: the best agent's, None before the first evaluation.
-            cost: of the language model: tokens_in, tokens_out, cost.
+            cost: of the language model: tokens_in, tokens_out, cost, and rounds, with the tokens of each.
         """
         first, began = self._learning_from
         speed = (env_steps - first) / max(self.wall_time - began, 1e-9)
@@ -132,7 +132,9 @@ class RunLog:
             f"best success {'not known yet' if success_rate is None else f'{success_rate:.0%}'}, {duration(left)} left"
         )
         if cost["tokens_in"]:
-            text += f", {cost['tokens_in']:,.0f} tokens in, {cost['tokens_out']:,.0f} out"
+            last = cost["rounds"][-1]
+            text += f", {cost['tokens_in']:,} tokens in, {cost['tokens_out']:,} out"
+            text += f" ({last['tokens_in']:,} and {last['tokens_out']:,} in the last round)"
         if cost["cost"]:
             text += f", cost {cost['cost']:.2f}"
         if _is_terminal(self._terminal):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from chat_server import completion, serving
 from reward_code import check_source, extract
 from task_specs import get_task
 
@@ -226,3 +227,29 @@ def test_a_shipped_recording_trains_without_a_key(tmp_path):
     code, _, err = run("lares_from_scratch.py", flags, tmp_path)
     assert code == 0, err
     assert json.loads((tmp_path / "logs/recorded/summary.json").read_text())["status"] == "finished"
+
+
+def test_a_run_with_a_service_shows_its_cost_and_keeps_the_key_to_itself(tmp_path):
+    def answer(body, number):
+        weights = (1 + number + place / 10 for place in range(body.get("n", 1)))
+        code = "def compute_reward(obj, target):\n    return -{} * np.linalg.norm(obj - target)\n"
+        return completion(*(f"```python\n{code.format(weight)}```" for weight in weights), usage=(1000, 10))
+
+    with serving(answer) as (url, seen):
+        flags = "--model=some-model --env-name=window-close-v2 --exp_name=served --price_in=2 --price_out=8"
+        code, out, err = run(
+            "lares_from_scratch.py", flags, tmp_path, OPENAI_API_KEY="sk-canary-0123456789", OPENAI_BASE_URL=url
+        )
+    assert code == 0, err
+    assert seen.headers[0]["Authorization"] == "Bearer sk-canary-0123456789"
+    directory = tmp_path / "logs" / "served"
+    cost = json.loads((directory / "summary.json").read_text())["llm"]
+    assert cost["calls"] == len(seen.bodies) == len(cost["rounds"]) >= 2
+    assert cost["tokens_in"] == 1000 * cost["calls"] == sum(spent["tokens_in"] for spent in cost["rounds"])
+    assert cost["tokens_out"] == 10 * sum(body.get("n", 1) for body in seen.bodies)
+    assert cost["cost"] == pytest.approx((2 * cost["tokens_in"] + 8 * cost["tokens_out"]) / 1e6)
+    assert rows(directory / "metrics.jsonl")[0]["llm"]["rounds"] == cost["rounds"][:1]
+    assert "1,000 tokens in" in out
+    assert "cost 0.00" in out
+    written = [path.read_bytes() for path in directory.rglob("*") if path.is_file()]
+    assert not any(b"sk-canary" in content for content in [*written, out.encode(), err.encode()])
