@@ -56,7 +56,8 @@ def _run(args: argparse.Namespace, setting: Setting) -> int:
     if args.dry_run:
         print(describe(args, setting, task, seed_for(args.seed, PROBE)))
         return 0
-    builtin = ProgramSearch(task, args.seed)
+    human_reward = task.human_reward.source if setting == "with_init" and task.human_reward else None
+    builtin = ProgramSearch(task, args.seed, human_reward)
     model = connect(
         args.model,
         builtin=builtin,
