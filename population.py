@@ -83,8 +83,7 @@ class Population:
         for first, stack in zip(self._firsts, self._stacks, strict=True):
             own = slice(first, first + stack.count)
             stack.update(Batch(*(column[own] for column in batch)), noise[:, own])
-            if (self.updates + 1) % self.config.target_update_interval == 0:
-                stack.follow()
+            stack.follow(self.updates + 1)
         self.updates += 1
 
     def noise(self, batch_size: int, updates: int = 1) -> Tensor:
@@ -101,8 +100,7 @@ class Population:
             own = slice(first, first + stack.count)
             for number in range(start, min(start + _PIECE, updates)):
                 stack.update(source.batch(rows[number, own], first), noise[number, :, own])
-                if (self.updates + number + 1) % self.config.target_update_interval == 0:
-                    stack.follow()
+                stack.follow(self.updates + number + 1)
             return index, start + _PIECE
 
         at_work = {self._threads.submit(learn, index, 0) for index in range(len(self._stacks))}
@@ -121,9 +119,8 @@ class Population:
 
         for _ in range(updates):
             self._recorded(step, (source, batch_size, stack.any_held))()
-            if (self.updates + 1) % self.config.target_update_interval == 0:
-                stack.follow()
             self.updates += 1
+            stack.follow(self.updates)
 
     def _recorded(self, step: Callable[[], None], key: tuple[Any, ...]) -> Callable[[], None]:
         """`step` itself while it warms up; then what replays its kernels, until `key` says that they are others."""

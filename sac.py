@@ -149,9 +149,10 @@ class Agents:
         critic_loss = error.square().mean(-1).sum(1)
         self.loss_sums += torch.stack((critic_loss, actor_loss, alpha[:, 0], q_values.mean((1, 2)), entropy))
 
-    def follow(self) -> None:
-        """Move the targets towards the critics by the share tau."""
-        self.targets.values.lerp_(self.critics.values, self.config.tau)
+    def follow(self, updates: int) -> None:
+        """Move the targets towards the critics by the share tau, if that is due after so many updates."""
+        if updates % self.config.target_update_interval == 0:
+            self.targets.values.lerp_(self.critics.values, self.config.tau)
 
     def _pairs(self, obs: Tensor, action: Tensor) -> Tensor:
         """What both critics of each agent see (2K, B, O + A)."""
@@ -237,6 +238,8 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 def _adam(parameters: list[Tensor], lr: float) -> torch.optim.Adam:
     """The optimizer with its whole state in place, so that neither gradients nor moments ever move in memory."""
     optimizer = torch.optim.Adam(parameters, lr=lr, fused=True, capturable=parameters[0].device.type == "cuda")
+    # Before a CUDA graph is recorded, some steps are made outside of it, which PyTorch would warn of.
+    optimizer._warned_capturable_if_run_uncaptured = True
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
         step = torch.zeros((), device=parameter.device)

@@ -355,7 +355,7 @@ def test_an_update_never_waits_for_the_device(monkeypatch):
         for agents.any_held in (False, True):
             batch = buffer.batch(buffer.draw_rows(1, BATCH, generator)[0])
             agents.update(batch, torch.randn(2, 3, BATCH, ACTION, generator=generator))
-        agents.follow()
+        agents.follow(1)
         with pytest.raises(DataDependentOutputException):
             batch.obs.sum().item()
 
