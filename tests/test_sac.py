@@ -1,5 +1,6 @@
 """The stacked population against plain SAC agents, written out one by one."""
 
+import contextlib
 import copy
 import dataclasses
 import math
@@ -358,6 +359,36 @@ def test_an_update_never_waits_for_the_device(monkeypatch):
         agents.follow(1)
         with pytest.raises(DataDependentOutputException):
             batch.obs.sum().item()
+
+
+def test_an_update_is_recorded_once_and_again_when_its_kernels_are_others(monkeypatch):
+    done = []
+
+    class Graph:
+        def register_generator_state(self, generator):
+            done.append("register")
+
+        def replay(self):
+            done.append("replay")
+
+    @contextlib.contextmanager
+    def recording(graph):
+        before = len(done)
+        yield
+        done[before:] = ["record"]  # nothing is computed while a graph is recorded
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", recording)
+    monkeypatch.setattr(Agents, "update", lambda self, batch, noise: done.append("update"))
+    population, source = Population(2, CONFIG, CPU, seed=21, threads=1), Rows(2)
+    population._learn_captured(source, 8, 5)
+    population._learn_captured(source, 8, 2)
+    assert done == ["update", "update", "update", "register", "record", *["replay"] * 4]
+    assert population.updates == 7
+    done.clear()
+    population.inherit(0, [1])  # from now on the parameter constraint is a part of the update
+    population._learn_captured(source, 8, 5)
+    assert done == ["update", "update", "update", "register", "record", "replay", "replay"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
