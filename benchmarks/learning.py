@@ -14,7 +14,6 @@ import argparse
 import csv
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -33,6 +32,7 @@ ACTION_REPEAT, EPISODE_LENGTH = 2, 200
 DECISIONS = EPISODE_LENGTH // ACTION_REPEAT
 RANDOM_DECISIONS = 1_000
 EVALUATE_EVERY, EVALUATION_EPISODES = 5_000, 20
+TEMPERATURE = 0.1
 LABELS = {
     "human": "LaRes' SAC, human reward",
     "sb3": "Stable-Baselines3 SAC, human reward",
@@ -175,7 +175,6 @@ def lares(task_name: str, seed: int, env_steps: int, temperature: float) -> Iter
             time.sleep(2)
     if process.returncode:
         sys.exit(f"lares_from_scratch.py ended with {process.returncode}")
-    shutil.copy(runs / name / "summary.json", runs / f"{name}-summary.json")
 
 
 def _row(env_steps: int, successes: list[np.ndarray], returns: list[float]) -> Row:
@@ -199,7 +198,7 @@ def run(method: str, task: str, seed: int, env_steps: int, temperature: float, o
         rows.append({**row, "wall_time": round(time.monotonic() - start, 1)})
         print(f"{method} {task} seed {seed}: {rows[-1]}", flush=True)
         curve = {"method": method, "task": task, "seed": seed, "initial_temperature": temperature, "rows": rows}
-        (out / f"{method}-{task}-{seed}.json").write_text(json.dumps(curve), encoding="utf-8")
+        (out / f"{method}-{task}-{temperature:g}-{seed}.json").write_text(json.dumps(curve), encoding="utf-8")
 
 
 def draw(out: Path, anchors: Path | None) -> None:
@@ -216,32 +215,39 @@ def draw(out: Path, anchors: Path | None) -> None:
     last = max(row["env_steps"] for curve in curves for row in curve["rows"])
     points: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for curve in curves:
+        label = LABELS[curve["method"]]
+        if curve["initial_temperature"] != TEMPERATURE:
+            label += f", initial temperature {curve['initial_temperature']:g}"
         for row in curve["rows"]:
             # Runs of ours end an iteration, and not a step, at the mark.
             mark = round(row["env_steps"] / EVALUATE_EVERY) * EVALUATE_EVERY
-            points[curve["task"], curve["method"]][mark].append(row["success"])
+            points[curve["task"], label][mark].append(row["success"])
     if anchors:
         with anchors.open(newline="", encoding="utf-8") as file:
             for line in csv.DictReader(file):
                 if line["task"] in tasks and int(line["env_steps"]) <= last:
-                    points[line["task"], line["method"]][int(line["env_steps"])].append(float(line["success"]))
+                    points[line["task"], LABELS[line["method"]]][int(line["env_steps"])].append(float(line["success"]))
 
+    order = {label: place for place, label in enumerate(LABELS.values())}
+    labels = sorted({label for _, label in points}, key=lambda label: (order[label.split(", initial")[0]], label))
     figure, axes = pyplot.subplots(1, len(tasks), figsize=(5 * len(tasks), 4), sharey=True, squeeze=False)
     for axis, task in zip(axes[0], tasks, strict=True):
-        for color, (method, label) in enumerate(LABELS.items()):
-            found = points[task, method]
+        for color, label in enumerate(labels):
+            found = points[task, label]
             if not found:
                 continue
             steps = sorted(found)
-            line = {"linestyle": "--", "marker": "o"} if method in {"sac", "tdmpc2"} else {}
+            line = {"linestyle": "--", "marker": "o"} if label.startswith("published") else {}
             axis.plot(steps, [np.mean(found[step]) for step in steps], color=f"C{color}", label=label, **line)
             low, high = ([bound(found[step]) for step in steps] for bound in (min, max))
             axis.fill_between(steps, low, high, color=f"C{color}", alpha=0.15, linewidth=0)
         axis.set(title=task, xlabel="env steps", ylim=(-0.03, 1.03))
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("success at the last step")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=3, frameon=False)
+    handles = {}
+    for axis in axes[0]:
+        handles |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(handles.values()), list(handles), loc="lower center", ncols=3, frameon=False)
     figure.tight_layout(rect=(0, 0.12, 1, 1))
     figure.savefig(out / "learning.png", dpi=150)
     (out / "learning.json").write_text(json.dumps(curves, indent=1), encoding="utf-8")
@@ -256,7 +262,7 @@ def main() -> None:
     one.add_argument("task")
     one.add_argument("--seed", type=int, default=1, help="(default: 1)")
     one.add_argument("--env-steps", type=int, default=100_000, help="with the action repeat (default: 100000)")
-    one.add_argument("--temperature", type=float, default=0.1, help="initial temperature (default: 0.1)")
+    one.add_argument("--temperature", type=float, default=TEMPERATURE, help="initial temperature (default: 0.1)")
     picture = commands.add_parser("draw", help="draw all curves made so far")
     picture.add_argument("--anchors", type=Path, help="CSV of published curves (default: none)")
     for command in (one, picture):
