@@ -34,11 +34,11 @@ RANDOM_DECISIONS = 1_000
 EVALUATE_EVERY, EVALUATION_EPISODES = 5_000, 20
 TEMPERATURE = 0.1
 LABELS = {
-    "human": "LaRes' SAC, human reward",
-    "sb3": "Stable-Baselines3 SAC, human reward",
-    "lares": "LaRes from scratch, builtin",
-    "sac": "published SAC, human reward",
-    "tdmpc2": "published TD-MPC2, human reward",
+    "human": "LaRes' SAC",
+    "sb3": "Stable-Baselines3's SAC",
+    "lares": "LaRes from scratch, builtin, without the human reward",
+    "sac": "published SAC",
+    "tdmpc2": "published TD-MPC2",
 }
 
 Row = dict[str, Any]
@@ -230,7 +230,7 @@ def draw(out: Path, anchors: Path | None) -> None:
 
     order = {label: place for place, label in enumerate(LABELS.values())}
     labels = sorted({label for _, label in points}, key=lambda label: (order[label.split(", initial")[0]], label))
-    figure, axes = pyplot.subplots(1, len(tasks), figsize=(5 * len(tasks), 4), sharey=True, squeeze=False)
+    figure, axes = pyplot.subplots(1, len(tasks), figsize=(5 * len(tasks), 4.6), sharey=True, squeeze=False)
     for axis, task in zip(axes[0], tasks, strict=True):
         for color, label in enumerate(labels):
             found = points[task, label]
@@ -244,11 +244,11 @@ def draw(out: Path, anchors: Path | None) -> None:
         axis.set(title=task, xlabel="env steps", ylim=(-0.03, 1.03))
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("success at the last step")
-    handles = {}
+    handles: dict[str, Any] = {}
     for axis in axes[0]:
-        handles |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(list(handles.values()), list(handles), loc="lower center", ncols=3, frameon=False)
-    figure.tight_layout(rect=(0, 0.12, 1, 1))
+        handles |= {str(label): handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(handles.values()), list(handles), loc="lower center", ncols=2, frameon=False)
+    figure.tight_layout(rect=(0, 0.06 * -(-len(labels) // 2), 1, 1))
     figure.savefig(out / "learning.png", dpi=150)
     (out / "learning.json").write_text(json.dumps(curves, indent=1), encoding="utf-8")
     print(f"{len(curves)} curves: {out / 'learning.json'}, {out / 'learning.png'}")
