@@ -79,16 +79,16 @@ class Population:
             updates -= count
 
     def update(self, batch: Batch, noise: Tensor) -> None:
-        """One update of every agent from the batches of all, with standard normal `noise` (2, K, B, A)."""
+        """One update of every agent from the batches of all, with standard normal `noise` (K, 2, B, A)."""
         for first, stack in zip(self._firsts, self._stacks, strict=True):
             own = slice(first, first + stack.count)
-            stack.update(Batch(*(column[own] for column in batch)), noise[:, own])
+            stack.update(Batch(*(column[own] for column in batch)), noise[own])
             stack.follow(self.updates + 1)
         self.updates += 1
 
     def noise(self, batch_size: int, updates: int = 1) -> Tensor:
-        """Standard normal noise (updates, 2, K, batch_size, A) for the losses of so many updates."""
-        shape = (updates, 2, self.count, batch_size, self.config.action_size)
+        """Standard normal noise (updates, K, 2, batch_size, A) for the losses of so many updates."""
+        shape = (updates, self.count, 2, batch_size, self.config.action_size)
         return torch.randn(shape, generator=self.generator, device=self.device)
 
     def _learn_threaded(self, source: Source, batch_size: int, updates: int) -> None:
@@ -99,7 +99,7 @@ class Population:
             first, stack = self._firsts[index], self._stacks[index]
             own = slice(first, first + stack.count)
             for number in range(start, min(start + _PIECE, updates)):
-                stack.update(source.batch(rows[number, own], first), noise[number, :, own])
+                stack.update(source.batch(rows[number, own], first), noise[number, own])
                 stack.follow(self.updates + number + 1)
             return index, start + _PIECE
 

@@ -29,7 +29,7 @@ class Batch(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Actions drawn from the policies, reparametrized, and what their gradient needs."""
+    """Actions drawn from policies by the reparametrization trick, and what their gradient needs."""
 
     action: Tensor  # (K, B, A)
     log_density: Tensor  # (K, B)
@@ -108,15 +108,18 @@ class Agents:
     def update(self, batch: Batch, noise: Tensor) -> None:
         """One gradient step of every critic, actor and temperature. Never waits for the device.
 
-        `noise` is standard normal (2, K, B, A): for the next actions, and for the actor's.
+        `noise` is standard normal (K, 2, B, A): for the next actions, and for the actor's.
         """
         size = batch.reward.shape[1]
         alpha = self.log_alpha.exp()[:, None]
+        # The actor does not change until its own step, so that one pass serves the next actions and its loss.
+        policy = self.actors.forward(torch.cat((batch.next_obs, batch.obs), 1))
+        drawn = self.sample(policy[-1], noise.flatten(1, 2))
+        (next_action, action), (next_log_density, log_density) = (x.split(size, 1) for x in drawn[:2])
 
-        after = self.sample(self.actors.forward(batch.next_obs)[-1], noise[0])
-        next_value = self._twin(self.targets.forward(self._pairs(batch.next_obs, after.action))).amin(1)
+        next_value = self._twin(self.targets.forward(self._pairs(batch.next_obs, next_action))).amin(1)
         goal = self.config.reward_scale * batch.reward + self.config.gamma * (1 - batch.terminal) * (
-            next_value - alpha * after.log_density
+            next_value - alpha * next_log_density
         )
         seen = self.critics.forward(self._pairs(batch.obs, batch.action))
         q_values = self._twin(seen)
@@ -125,27 +128,25 @@ class Agents:
         self._hold(self.critics, self.critic_anchor)
         self.critic_optimizer.step()
 
-        policy = self.actors.forward(batch.obs)
-        drawn = self.sample(policy[-1], noise[1])
-        seen = self.critics.forward(self._pairs(batch.obs, drawn.action))
+        seen = self.critics.forward(self._pairs(batch.obs, action))
         value, lower = self._twin(seen).min(1, keepdim=True)
         # The loss is the mean of alpha * log_density - min(q_1, q_2). Its derivatives, from the critics' outputs back:
         d_q = torch.zeros_like(q_values).scatter_(1, lower, -1 / size).view(2 * self.count, size, 1)
-        columns = slice(self.config.obs_size, None)
-        d_pair = self.critics.backward(seen, d_q, inputs=columns)
+        d_pair = self.critics.backward(seen, d_q, inputs=slice(self.config.obs_size, None))
         assert d_pair is not None
         d_action = d_pair.view(self.count, 2, size, -1).sum(1)
         weight = (alpha / size)[..., None]
-        d_mean = d_action * (1 - drawn.action.square()) + 2 * weight * drawn.action
-        d_log_std = (d_mean * drawn.spread - weight) * drawn.free
-        self.actors.backward(policy, torch.cat((d_mean, d_log_std), -1), _gradient(self.actors.values))
+        d_mean = d_action * (1 - action.square()) + 2 * weight * action
+        d_log_std = (d_mean * drawn.spread[:, size:] - weight) * drawn.free[:, size:]
+        heads = torch.cat((d_mean, d_log_std), -1)
+        self.actors.backward([layer[:, size:] for layer in policy], heads, _gradient(self.actors.values))
         self._hold(self.actors, self.actor_anchor)
         # The temperature's loss is log_alpha * (entropy - target entropy), the target being -dim(action).
-        entropy = -drawn.log_density.mean(-1)
+        entropy = -log_density.mean(-1)
         torch.add(entropy, self.config.action_size, out=_gradient(self.log_alpha))
         self.actor_optimizer.step()
 
-        actor_loss = (alpha * drawn.log_density - value[:, 0]).mean(-1)
+        actor_loss = (alpha * log_density - value[:, 0]).mean(-1)
         critic_loss = error.square().mean(-1).sum(1)
         self.loss_sums += torch.stack((critic_loss, actor_loss, alpha[:, 0], q_values.mean((1, 2)), entropy))
 
@@ -242,7 +243,7 @@ def _adam(parameters: list[Tensor], lr: float) -> torch.optim.Adam:
     optimizer._warned_capturable_if_run_uncaptured = True
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
-        step = torch.zeros((), device=parameter.device)
+        step = torch.zeros((), dtype=torch.float32, device=parameter.device)
         optimizer.state[parameter] = {"step": step, **{name: torch.zeros_like(parameter) for name in _MOMENTS}}
     return optimizer
 

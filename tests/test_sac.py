@@ -47,6 +47,12 @@ class PlainSac:
         self.q2_optimizer = torch.optim.Adam(self.q2.parameters(), lr=CONFIG.q_lr)
         self.alpha_optimizer = torch.optim.Adam([self.log_alpha], lr=CONFIG.p_lr)
 
+    def double(self):
+        """Compute in double precision, before the first update."""
+        for network in (*self.networks(), *(self.anchor or ())):
+            network.double()
+        self.log_alpha.data = self.log_alpha.data.double()
+
     def policy(self, obs, noise):
         mean, log_std = self.actor(obs).chunk(2, -1)
         normal = torch.distributions.Normal(mean, log_std.clamp(CONFIG.log_std_min, CONFIG.log_std_max).exp())
@@ -97,37 +103,51 @@ def random_batch(agents, generator):
     def normal(*shape):
         return torch.randn(agents, BATCH, *shape, generator=generator)
 
-    terminal = (torch.rand(agents, BATCH, generator=generator) < 0.3).float()
+    terminal = (torch.rand(agents, BATCH, generator=generator) < 0.3) * 1.0
     return Batch(normal(OBS), torch.tanh(normal(ACTION)), normal(), normal(OBS), terminal)
 
 
-def assert_same(population, plain, rtol=1e-4, atol=2e-6):
+def assert_same(population, plain, rtol, atol):
     for k, agent in enumerate(plain):
         for ours, theirs in zip(population.networks(k).values(), agent.networks(), strict=True):
             for name, value in theirs.state_dict().items():
-                torch.testing.assert_close(ours[name], value, rtol=rtol, atol=atol)
-        torch.testing.assert_close(population.agent_state(k)["log_alpha"][0], agent.log_alpha, rtol=rtol, atol=atol)
+                torch.testing.assert_close(ours[name].double(), value, rtol=rtol, atol=atol)
+        log_alpha = population.agent_state(k)["log_alpha"][0].double()
+        torch.testing.assert_close(log_alpha, agent.log_alpha, rtol=rtol, atol=atol)
+
+
+@pytest.fixture(params=["double", "float"])
+def precision(request, monkeypatch):
+    """How close the result has to be: in double precision nothing hides behind rounding."""
+    if request.param == "float":
+        yield {"rtol": 1e-4, "atol": 2e-6}
+        return
+    monkeypatch.setattr(models, "_ONEDNN", None)  # it knows single precision alone
+    torch.set_default_dtype(torch.float64)
+    yield {"rtol": 1e-9, "atol": 1e-11}
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.parametrize("inherited", [False, True])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_population_update_equals_separate_plain_updates(inherited, threads):
+def test_a_population_update_equals_separate_plain_updates(inherited, threads, precision):
     agents = 3
     population = Population(agents, CONFIG, CPU, seed=1, threads=threads)
     if inherited:  # before any update the optimizers are as new, as those of the plain agents are
         population.inherit(2, [0, 1])
     anchors = [population.networks(k) if inherited and k != 2 else None for k in range(agents)]
-    plain = [
-        PlainSac(population.networks(k), population.agent_state(k)["log_alpha"][0], anchors[k]) for k in range(agents)
-    ]
+    log_alpha = math.log(CONFIG.initial_temperature)
+    plain = [PlainSac(population.networks(k), torch.tensor(log_alpha), anchors[k]) for k in range(agents)]
+    for agent in plain:
+        agent.double()
     generator = torch.Generator().manual_seed(2)
     for _ in range(20):
         batch = random_batch(agents, generator)
-        noise = torch.randn(2, agents, BATCH, ACTION, generator=generator)
+        noise = torch.randn(agents, 2, BATCH, ACTION, generator=generator)
         population.update(batch, noise)
         for k, agent in enumerate(plain):
-            agent.update(*(column[k] for column in batch), noise[:, k])
-    assert_same(population, plain)
+            agent.update(*(column[k].double() for column in batch), noise[k].double())
+    assert_same(population, plain, **precision)
 
 
 def test_a_terminal_state_is_not_bootstrapped_and_a_time_limit_is():
@@ -194,8 +214,8 @@ def test_heirs_learn_on_exactly_as_the_best_would():
     population.load_agent_state(1, {"held": torch.zeros(1)})
     generator = torch.Generator().manual_seed(8)
     batch = random_batch(1, generator)
-    noise = torch.randn(2, 1, BATCH, ACTION, generator=generator)
-    population.update(Batch(*(column.expand(4, *column.shape[1:]) for column in batch)), noise.expand(2, 4, -1, -1))
+    noise = torch.randn(1, 2, BATCH, ACTION, generator=generator)
+    population.update(Batch(*(column.expand(4, *column.shape[1:]) for column in batch)), noise.expand(4, -1, -1, -1))
     for ours, best in zip(population.networks(1).values(), population.networks(2).values(), strict=True):
         for name in ours:
             torch.testing.assert_close(ours[name], best[name], rtol=1e-6, atol=1e-7)
@@ -215,7 +235,7 @@ def test_a_diverged_agent_does_not_touch_the_others():
     sound, broken = trained(), trained()
     broken.load_agent_state(1, {"actor": torch.full_like(broken.agent_state(1)["actor"], float("nan"))})
     generator = torch.Generator().manual_seed(9)
-    batch, noise = random_batch(4, generator), torch.randn(2, 4, BATCH, ACTION, generator=generator)
+    batch, noise = random_batch(4, generator), torch.randn(4, 2, BATCH, ACTION, generator=generator)
     for population in (sound, broken):
         population.update(batch, noise)
     assert broken.finite().tolist() == [True, False, True, True]
@@ -355,7 +375,7 @@ def test_an_update_never_waits_for_the_device(monkeypatch):
     with FakeTensorMode(allow_non_fake_inputs=True):
         for agents.any_held in (False, True):
             batch = buffer.batch(buffer.draw_rows(1, BATCH, generator)[0])
-            agents.update(batch, torch.randn(2, 3, BATCH, ACTION, generator=generator))
+            agents.update(batch, torch.randn(3, 2, BATCH, ACTION, generator=generator))
         agents.follow(1)
         with pytest.raises(DataDependentOutputException):
             batch.obs.sum().item()
