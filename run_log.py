@@ -84,8 +84,9 @@ class RunLog:
             file.write(json.dumps(_strict(row), allow_nan=False) + "\n")
 
     def population(self, programs: Sequence[Any]) -> None:
-        """``population.json``: every function ever proposed. The conversations are in ``llm.jsonl``."""
-        rows = [{name: value for name, value in vars(program).items() if name != "messages"} for program in programs]
+        """``population.json``: every function ever proposed. What was said and answered is in ``llm.jsonl``."""
+        told = ("messages", "response")
+        rows = [{name: value for name, value in vars(program).items() if name not in told} for program in programs]
         self.write_json("population.json", rows)
 
     # --- metrics ----------------------------------------------------------------------------------------------------
