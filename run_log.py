@@ -185,10 +185,10 @@ def _host() -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = None
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    without_keys = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
     try:
-        found = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        )
+        found = subprocess.run(command, env=without_keys, capture_output=True, text=True, check=True)
         commit: str | None = found.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         commit = None
