@@ -194,19 +194,27 @@ class RemoteModel:
 
     def ask(self, request: Request) -> Reply:
         """All texts in one call, if the service can do that; else the rest in parallel calls of one text each."""
-        return asyncio.run(self._ask(request))
+        loop = asyncio.new_event_loop()
+        try:
+            return loop.run_until_complete(self._ask(request))
+        finally:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()  # asyncio.run would also wait for the threads that look up names, which know no deadline
 
     async def _ask(self, request: Request) -> Reply:
         import openai  # it takes a second, and most of the program does not need it
 
         left = max(request.deadline - time.monotonic(), 0.0)
         reply = Reply([])
-        client = openai.AsyncOpenAI(
-            api_key=self._key,
-            base_url=self._url,
-            max_retries=RETRIES,
-            timeout=openai.Timeout(left, connect=min(left, CONNECT_TIMEOUT)),
-        )
+        try:
+            client = openai.AsyncOpenAI(
+                api_key=self._key,
+                base_url=self._url,
+                max_retries=RETRIES,
+                timeout=openai.Timeout(left, connect=min(left, CONNECT_TIMEOUT)),
+            )
+        except Exception as error:  # its transport reads proxies and certificates from the environment, and may stumble
+            raise ServiceAway(f"no connection to {self._server} can be set up: {self._redact(error)}") from None
         async with client:
             try:
                 work = asyncio.ensure_future(self._collect(client, request, reply))
@@ -376,27 +384,43 @@ class ReplayModel:
         if row.get("error"):
             kind = BudgetSpent if row["error"]["kind"] == "BudgetSpent" else ServiceAway
             raise kind(row["error"]["message"])
-        return Reply(row["texts"], row.get("parents", []), row.get("cut_off", []), row.get("notes", []))
+        texts = [_text(text) for text in row["texts"]]
+        return Reply(texts, row.get("parents", []), row.get("cut_off", []), row.get("notes", []))
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     except OSError as error:
         raise UsageError(
             f"there is no recording {path} ({error.strerror}); expected a run directory, or one of recordings/"
         ) from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is no text, and so no recording") from None
     rows = []
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            well_formed = isinstance(row["round"], int) and isinstance(row["texts"], list)
-            if not (well_formed and all(isinstance(text, str) for text in row["texts"])):
+            if not _is_exchange(row):
                 raise TypeError
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise UsageError(f"{path}, line {number}: this is no recorded exchange with a model") from None
         rows.append(row)
     return rows
+
+
+def _is_exchange(row: dict[str, Any]) -> bool:
+    """Whether a row has what a replay gives. Raises LookupError, TypeError or AttributeError for some that have not."""
+    texts, error = row["texts"], row.get("error")
+    parents, cut_off, notes = row.get("parents", []), row.get("cut_off", []), row.get("notes", [])
+    return (
+        isinstance(row["round"], int)
+        and all(isinstance(part, list) for part in (texts, parents, cut_off, notes, *parents))
+        and all(isinstance(text, str) for text in (*texts, *notes))
+        and all(isinstance(number, int) for numbers in (cut_off, *parents) for number in numbers)
+        and len(parents) in (0, len(texts))
+        and (error is None or (isinstance(error["kind"], str) and isinstance(error["message"], str)))
+    )
 
 
 class ManualModel:
@@ -433,13 +457,17 @@ class ManualModel:
         self.log(f"{prompt} waits for an answer in {answer.name}")
         seen, since = (0, 0), 0.0
         while not (why := request.out_of_time()):
-            if answer.exists():
+            try:
                 state = answer.stat()
                 if (state.st_size, state.st_mtime_ns) != seen:  # whoever writes it may not be done yet
                     seen, since = (state.st_size, state.st_mtime_ns), time.monotonic()
                 elif state.st_size and time.monotonic() - since >= SETTLED:
                     texts = answer.read_text(encoding="utf-8-sig", errors="replace").split(NEXT_ANSWER)
                     return Reply([text.strip() + "\n" for text in texts if text.strip()])
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                raise ServiceAway(f"{answer} cannot be read: {error.strerror}") from None
             time.sleep(min(POLL_INTERVAL, max(request.deadline - time.monotonic(), 0.0)))
         raise ServiceAway(f"no answer was in {answer} when {why}")
 

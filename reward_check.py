@@ -41,11 +41,14 @@ _IMPORTS_FOR_ANNOTATIONS = ("__future__", "typing", "typing_extensions", "collec
 _TAKES_A_GENERATOR = ("all", "any", "list", "max", "min", "set", "sorted", "sum", "tuple")
 _TAKES_A_GENERATOR_IN_MATH = ("fsum", "prod")
 _CALLED_BY_CONSTANTS = BUILTINS - {"enumerate", "filter", "map", "reversed", "zip"}  # iterators keep a state
-_MEANING_OF_A_MODULE = ("np", "numpy", "math", "reward_utils", "compute_reward")
+_MEANING_OF_ITS_OWN = ("np", "numpy", "math", "reward_utils", "compute_reward", "isinstance")
 
 _LONGEST_SOURCE = 30_000
+_DEEPEST_TREE = 100  # nodes within nodes; whatever walks a tree later takes up to seven calls for each
 _LARGEST_INTEGER = 10**6
 _LARGEST_EXPONENT = 64
+_CLOCK = re.compile(r"now|today", re.I)  # which NumPy reads as the present time, given one of these types
+_DATES = re.compile(r"M8|datetime64|^[<>=|]?M$")
 _FORMAT_SPEC = re.compile(r"[-+ <>=^0,_]*\d{0,2}(\.\d{1,2})?[a-zA-Z%]?")
 
 _NODES = (
@@ -136,8 +139,10 @@ def check_source(source: str, inputs: Mapping[str, Any]) -> str:
     try:
         source = _without_needless(source, parse(source)).strip("\n") + "\n"
         tree = parse(source)
+        _check_depth(tree)
         _Checker(source).visit(tree)
         _check_signature(tree, inputs)
+        _check_clock(tree)
         _check_names(tree)
         _check_recursion(tree)
     except (RecursionError, MemoryError):
@@ -354,7 +359,7 @@ class _Checker(ast.NodeVisitor):
     def _check_binding(self, node: ast.AST, name: str) -> None:
         if name.startswith("__"):
             self._reject("name", node, "a name may not begin with two underscores")
-        if name in _MEANING_OF_A_MODULE and not (name == "compute_reward" and isinstance(node, ast.FunctionDef)):
+        if name in _MEANING_OF_ITS_OWN and not (name == "compute_reward" and isinstance(node, ast.FunctionDef)):
             self._reject("name", node, f"`{name}` has a meaning of its own; choose another name")
 
     def visit_Attribute(self, attribute: ast.Attribute) -> None:
@@ -367,6 +372,8 @@ class _Checker(ast.NodeVisitor):
         if module in MODULE_NAMES:
             if name not in MODULE_NAMES[module]:
                 self._reject("attribute", attribute, _refusal_in_module(module, name))
+            if name == "ndarray":  # handed on, it could be called, and gives memory as it was found
+                self._reject("attribute", attribute, "np.ndarray takes raw memory; use np.array or np.zeros")
             return
         self.visit(attribute.value)
         if name not in _ATTRIBUTES:
@@ -386,8 +393,6 @@ class _Checker(ast.NodeVisitor):
     def visit_Call(self, call: ast.Call) -> None:
         function = call.func
         module = self._module_of(function)
-        if module == "np" and isinstance(function, ast.Attribute) and function.attr == "ndarray":
-            self._reject("attribute", call, "np.ndarray takes raw memory; use np.array or np.zeros")
         if isinstance(function, ast.Attribute) and module is None and function.attr in _CHANGING:
             self._check_change(call, function.value)
         self.visit(function)
@@ -397,6 +402,10 @@ class _Checker(ast.NodeVisitor):
         for argument in call.args:
             if isinstance(argument, ast.GeneratorExp) and generator_welcome:
                 self.generic_visit(argument)
+            elif isinstance(function, ast.Name) and function.id == "isinstance":
+                for kind in argument.elts if isinstance(argument, ast.Tuple) else [argument]:
+                    if _path(kind) != "np.ndarray":
+                        self.visit(kind)
             else:
                 self.visit(argument)
         for keyword in call.keywords:
@@ -524,6 +533,20 @@ def _check_signature(tree: ast.Module, inputs: Mapping[str, Any]) -> None:
             raise Rejected("signature", f"{unknown}{nearest(argument.arg, inputs)}; the variables are {variables}")
     if not arguments:
         raise Rejected("signature", f"compute_reward takes no variable; there are {variables}")
+
+
+def _check_depth(tree: ast.Module) -> None:
+    level: list[ast.AST] = [tree]
+    for _ in range(_DEEPEST_TREE):
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+    if level:
+        raise Rejected("syntax", f"the code is nested too deeply, in more than {_DEEPEST_TREE} levels")
+
+
+def _check_clock(tree: ast.Module) -> None:
+    strings = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    if any(map(_CLOCK.fullmatch, strings)) and any(map(_DATES.search, strings)):
+        raise Rejected("construct", "a reward must be the same for the same inputs; the time is not there")
 
 
 def _check_names(tree: ast.Module) -> None:

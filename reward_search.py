@@ -6,6 +6,7 @@ find stays open: the caller keeps old functions there.
 """
 
 import ast
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from errors import RunError
 from llm import BudgetSpent, LanguageModel, Message, Parent, Recorded, Reply, Request, ServiceAway, Usage
 from program_search import ProgramSearch
 from prompting import Prompts, Setting
-from reward_code import RewardWorkers, Verdict
+from reward_code import Rejected, RewardWorkers, Verdict, extract
 from task_specs import Task
 
 _REMEMBERED = 6  # messages of a conversation that go to the model beside the first two: the last three exchanges
@@ -31,9 +32,10 @@ SURPLUS = "surplus"  # the kind of a candidate that was not needed, and so not l
 class Program:
     """A reward function that was proposed, accepted or not; a row of population.json.
 
-    `messages` is the conversation that `response` answered. `kind` is "" for an accepted program, else a short word
-    for why it was not taken, and `reason` the line that explains it. `order` is the share of solved episodes that it
-    ranks above every unsolved one, None while that is unknown. The caller fills `slot`, `scale`, `shift` and `scores`.
+    `messages` is the conversation that `response` answered; both are kept while it may go on, and for those that are
+    not taken stand in llm.jsonl alone. `kind` is "" for an accepted program, else a short word for why it was not
+    taken, and `reason` the line that explains it. `order` is the share of solved episodes that it ranks above every
+    unsolved one, None while that is unknown. The caller fills `slot`, `scale`, `shift` and `scores`.
     """
 
     id: int
@@ -283,9 +285,11 @@ class RewardSearch:
                     accepted.append(program)
         for program in waiting:
             program.kind, program.reason = SURPLUS, "the population was full already"
+            with contextlib.suppress(Rejected):
+                program.source = extract(program.response)
         for program in candidates:
-            if not program.accepted:
-                program.messages = []  # nobody will go on with that conversation
+            if not program.accepted:  # nobody will go on with that conversation
+                program.response, program.messages = "", []
 
     def _settle(self, program: Program, verdict: Verdict, known: set[str]) -> None:
         program.source, program.compiled = verdict.source, verdict.compiled

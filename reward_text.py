@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from reward_check import Rejected, parse
 
-_FENCE = re.compile(r"(?P<indent>[ \t>]*)(?P<fence>`{3,}|~{3,})[ \t]*(?P<language>[\w+#.-]*)[^`]*")
+_FENCE = re.compile(r"(?P<indent>[ \t>]*)(?P<fence>`{3,}|~{3,})[ \t]*(?P<language>[\w+#.-]*)")
 _END_OF_THINKING = re.compile(r"</\s*(think|thinking|thought|reasoning|analysis|scratchpad|reflection)\s*>", re.I)
 _CODE_BEGINS = re.compile(r"[ \t]*(import |from \w|def |async def |@|[A-Za-z_]\w*\s*(:[^=]+)?= ?\S)")
 _REWARD = re.compile(r"^[ \t]*def[ \t]+compute_reward\b", re.MULTILINE)
@@ -23,6 +23,7 @@ _PLAIN = str.maketrans(
         **dict.fromkeys("‐‑‒–—―−﹣－", "-"),
         **dict.fromkeys("×∗⋅·", "*"),
         **dict.fromkeys("÷∕⁄", "/"),
+        "\u2028": "\n",
         "≤": "<=",
         "≥": ">=",
         "≠": "!=",
@@ -56,7 +57,7 @@ def extract(text: str) -> str:
         for number in reversed(range(len(blocks))):
             if _REWARD.search(blocks[number]):
                 try:
-                    return _with_helpers(_python(blocks[number]), [*blocks[:number][::-1], *blocks[number + 1 :]])
+                    return _with_helpers(_python(blocks[number]), blocks, number)
                 except Rejected as rejected:
                     problem = problem or rejected
         if _REWARD.search(part) and not any(_REWARD.search(block) for block in blocks):
@@ -71,8 +72,8 @@ def _blocks(text: str) -> Iterator[str]:
     """The contents of the fenced blocks, in order. One that is never closed ends at the next, or with the text."""
     fence, indent, lines = "", "", []
     for line in text.split("\n"):
-        mark = _FENCE.fullmatch(line)
-        if not (mark and mark["fence"].startswith(fence)):
+        mark = _FENCE.match(line)
+        if not (mark and mark["fence"].startswith(fence) and "`" not in line[mark.end() :]):
             lines.append(line)
             continue
         if fence:
@@ -110,20 +111,31 @@ def _dedented(code: str) -> str:
     return "\n".join(line[width:] if not line[:width].strip() else line for line in lines)
 
 
-def _with_helpers(code: str, others: list[str]) -> str:
-    """`code` behind those of the other blocks that define names which it uses and does not define."""
-    needed = _undefined(code)
-    chosen: list[str] = []
-    for block in others:
+def _with_helpers(code: str, blocks: list[str], place: int) -> str:
+    """`code`, the block at `place`, behind those of the others that define what it or they use and do not define.
+
+    Of two that define the same, the nearest before it counts, then the first behind it.
+    """
+    helpers: dict[int, str] = {}
+    providers: dict[str, int] = {}
+    for number in [*range(place)[::-1], *range(place + 1, len(blocks))]:
         try:
-            helper = _python(block)
+            helper = _python(blocks[number])
             defined = _defined(parse(helper))
         except Rejected:
             continue
-        if defined & needed and "compute_reward" not in defined:
-            chosen.insert(0, helper)
-            needed = (needed - defined) | _undefined(helper)
-    return "\n\n".join([*chosen, code])
+        if "compute_reward" not in defined:
+            helpers[number] = helper
+            for name in defined:
+                providers.setdefault(name, number)
+    chosen: set[int] = set()
+    needed = _undefined(code)
+    while needed:
+        number = providers.get(needed.pop(), place)
+        if number not in {place, *chosen}:
+            chosen.add(number)
+            needed |= _undefined(helpers[number])
+    return "\n\n".join([*(helpers[number] for number in sorted(chosen)), code])
 
 
 def _defined(tree: ast.Module) -> set[str]:

@@ -5,6 +5,7 @@ inputs are and how much memory may be taken; every later one names the source th
 numbers or with a failure: ``{"failed": [kind, reason, row]}``.
 """
 
+import itertools
 import math
 import mmap
 import os
@@ -13,7 +14,7 @@ import sys
 import time
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -260,13 +261,16 @@ def _immutable(array: np.ndarray) -> np.ndarray:
 def _define(source: str) -> tuple[Callable[..., Any], list[str]]:
     """The function that `source` defines, and the names of its parameters. Raises Failed."""
     namespace = reward_names.namespace()
-    there = set(namespace)
+    given = dict(namespace)
     try:
         exec(compile(source, "<reward>", "exec", reward_names.ANNOTATIONS_STAY_TEXT, dont_inherit=True), namespace)
     except BaseException as error:
         raise _failure(error, None) from None
-    for name in namespace.keys() - there:
-        namespace[name] = _frozen(namespace[name])
+    modules = [vars(value) for value in given.values() if isinstance(value, types.ModuleType)]
+    constants = _Constants(value for names in (given, given["__builtins__"], *modules) for value in names.values())
+    for name, value in namespace.items():
+        if value is not given.get(name):
+            namespace[name] = constants.frozen(name, value)
     function = namespace.get("compute_reward")
     if not isinstance(function, types.FunctionType):
         raise Failed("no-code", "the code defines no function named compute_reward")
@@ -274,17 +278,36 @@ def _define(source: str) -> tuple[Callable[..., Any], list[str]]:
     return function, list(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
 
 
-def _frozen(value: Any) -> Any:
-    """A constant beside the functions, so that no call can leave anything in it for the next."""
-    if isinstance(value, np.ndarray):
-        value.setflags(write=False)
-    elif isinstance(value, (list, tuple)):
-        return tuple(map(_frozen, value))
-    elif isinstance(value, dict):
-        return types.MappingProxyType({name: _frozen(inner) for name, inner in value.items()})
-    elif isinstance(value, set):
-        return frozenset(value)
-    return value
+class _Constants:
+    """What stands beside the functions, made such that no call can leave anything in it for the next.
+
+    Args:
+        given: what the code finds when it begins, and may give other names.
+    """
+
+    def __init__(self, given: Iterable[Any]) -> None:
+        self._given = {id(value) for value in given}
+
+    def frozen(self, name: str, value: Any) -> Any:
+        """The value of the constant `name`, or of a part of it. Raises Failed for what might keep a state."""
+        if isinstance(value, np.ndarray) and value.dtype.kind in "biufcU":
+            value.setflags(write=False)
+            return value
+        if isinstance(value, (list, tuple)):
+            return tuple(self.frozen(name, part) for part in value)
+        if isinstance(value, (set, frozenset)):
+            return frozenset(self.frozen(name, part) for part in value)
+        if isinstance(value, dict):
+            return types.MappingProxyType({key: self.frozen(name, part) for key, part in value.items()})
+        if isinstance(value, slice):
+            return slice(*(self.frozen(name, part) for part in (value.start, value.stop, value.step)))
+        plain = (int, float, complex, str, range, np.number, np.bool_, types.NoneType, types.EllipsisType)
+        own = isinstance(value, types.FunctionType) and value.__closure__ is None
+        if own or isinstance(value, plain) or id(value) in self._given:
+            return value
+        kind = f"array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+        allowed = "numbers, strings and arrays of numbers, and tuples, lists, dicts and sets of these"
+        raise Failed("mutation", f"{name} holds a value of the type {kind}; beside functions there may be {allowed}")
 
 
 def _failure(error: BaseException, row: int | None) -> Failed:
@@ -340,10 +363,13 @@ def _reward(result: Any, row: int) -> float:
 
 def _parts(result: Any) -> Iterator[tuple[str, float]]:
     if isinstance(result, (tuple, list)) and len(result) > 1 and isinstance(result[1], dict):
-        for name, part in result[1].items():
+        for name, part in itertools.islice(result[1].items(), reward_names.MOST_COMPONENTS):
+            if not isinstance(name, str):  # the text of anything else can be too long, or too deep, to be had
+                number = _number(name)
+                name = "" if number is None else f"{number:g}"
             value = _number(part)
-            if value is not None and abs(value) <= _LARGEST:
-                yield one_line(str(name))[:60], value
+            if name and value is not None and abs(value) <= _LARGEST:
+                yield one_line(name[:60]), value
 
 
 if __name__ == "__main__":

@@ -84,8 +84,9 @@ class RunLog:
             file.write(json.dumps(_strict(row), allow_nan=False) + "\n")
 
     def population(self, programs: Sequence[Any]) -> None:
-        """``population.json``: every function ever proposed. The conversations are in ``llm.jsonl``."""
-        rows = [{name: value for name, value in vars(program).items() if name != "messages"} for program in programs]
+        """``population.json``: every function ever proposed. What was said and answered is in ``llm.jsonl``."""
+        told = ("messages", "response")
+        rows = [{name: value for name, value in vars(program).items() if name not in told} for program in programs]
         self.write_json("population.json", rows)
 
     # --- metrics ----------------------------------------------------------------------------------------------------
@@ -184,10 +185,10 @@ def _host() -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = None
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    without_keys = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
     try:
-        found = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        )
+        found = subprocess.run(command, env=without_keys, capture_output=True, text=True, check=True)
         commit: str | None = found.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         commit = None

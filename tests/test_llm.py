@@ -212,6 +212,37 @@ def test_nothing_outlasts_the_deadline(service, answer):
     assert threading.active_count() <= before + 1  # the server's own thread
 
 
+def test_a_name_that_nobody_looks_up_does_not_outlast_the_deadline(service, monkeypatch):
+    def look_up(*_, **__):
+        time.sleep(4)
+        raise socket.gaierror(socket.EAI_AGAIN, "try again")
+
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://models.invalid/v1")
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    started = time.monotonic()
+    with pytest.raises(ServiceAway, match="deadline"):
+        RemoteModel("m").ask(request(seconds=1.0))
+    assert time.monotonic() - started < 3.0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OPENAI_BASE_URL", "http://localhost:port/v1"),
+        ("ALL_PROXY", "nonsense://127.0.0.1:1"),
+        ("SSL_CERT_FILE", "/nowhere/certificates.pem"),
+    ],
+)
+def test_an_environment_in_which_no_client_can_be_made(monkeypatch, name, value):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://localhost:1/v1")
+    monkeypatch.setenv(name, value)
+    monkeypatch.setattr(llm, "RETRIES", 0)
+    with pytest.raises(ServiceAway, match=r"^(no connection to )?localhost:(1|port) "):
+        RemoteModel("m").ask(request())
+
+
 def test_waiting_ends_when_the_run_is_asked_to_stop(service, tmp_path):
     remote, _ = service(Answer("{}", delay=30))
     for model in (remote, connect(f"manual:{tmp_path}", builtin=BUILTIN, log=lambda line: None)):
@@ -468,12 +499,37 @@ def test_a_row_tells_the_whole_exchange():
     assert rows[1]["error"] == {"kind": "ServiceAway", "message": "gone"}
 
 
-@pytest.mark.parametrize("line", ["{", "[]", "{}", '{"round": 0, "texts": "a"}', '{"round": "0", "texts": []}', "17"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("{", "[]", "{}", "17", "", "[" * 100_000, '{"round": "0", "texts": []}'),
+        *(
+            f'{{"round": 0, "texts": {rest}}}'
+            for rest in (
+                *('"a"', "[1]", '["a"], "parents": [[], []]', '["a"], "parents": [1]', '["a"], "parents": [["b"]]'),
+                *('["a"], "notes": 3', '["a"], "notes": [3]', '["a"], "cut_off": "a"', '[], "error": {}'),
+                *('[], "error": "away"', '[], "error": {"kind": "ServiceAway"}'),
+            )
+        ),
+    ],
+    ids=lambda line: line[:50],
+)
 def test_a_broken_recording_is_named(tmp_path, line):
     good = json.dumps({"round": 0, "texts": ["a"]})
-    (tmp_path / "llm.jsonl").write_text(f"{good}\n{line}\n")
+    (tmp_path / "llm.jsonl").write_text(f"{good}\n{line}\n{good}\n")
     with pytest.raises(UsageError, match="line 2"):
         connect(f"replay:{tmp_path}", builtin=BUILTIN)
+
+
+def test_a_recording_that_is_no_text(tmp_path):
+    (tmp_path / "llm.jsonl").write_bytes(b"\x80\xff\x00")
+    with pytest.raises(UsageError, match="no recording"):
+        connect(f"replay:{tmp_path}", builtin=BUILTIN)
+
+
+def test_a_recorded_text_can_be_written_to_a_file_whatever_was_done_to_it(tmp_path):
+    (tmp_path / "llm.jsonl").write_text('{"round": 0, "texts": ["a\\ud800b"]}\n')
+    assert connect(f"replay:{tmp_path}", builtin=BUILTIN).ask(request()).texts == ["a?b"]
 
 
 # --- by hand ---------------------------------------------------------------------------------------------------------
@@ -516,6 +572,13 @@ def test_manual_never_reads_an_earlier_runs_answer(tmp_path):
         model.ask(request(seconds=0.3))
     assert 0.25 < time.monotonic() - started < 1.0
     assert (tmp_path / "0008_prompt.txt").exists()
+
+
+def test_manual_whose_answer_cannot_be_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(llm, "SETTLED", 0.1)
+    model = connect(f"manual:{tmp_path}", builtin=BUILTIN, log=lambda line: (tmp_path / "0001_answer.txt").mkdir())
+    with pytest.raises(ServiceAway, match=r"0001_answer\.txt cannot be read"):
+        model.ask(request(seconds=5.0))
 
 
 def test_manual_without_a_place_to_write(tmp_path):

@@ -65,6 +65,9 @@ def test_asks_for_twice_the_open_slots_until_full():
     kinds = [(program.accepted, program.kind) for program in search.programs]
     assert kinds == [(True, ""), (False, "no-code"), (True, ""), (True, ""), (False, "surplus")]
     assert search.rejected == {"no-code": 1}
+    # Whatever was proposed can be read later; what nobody goes on with takes no memory beside that.
+    assert search.programs[4].source == "def compute_reward(obj):\n    return 4, {}\n"
+    assert [bool(program.response) for program in search.programs] == [True, False, True, True, False]
 
 
 def test_no_more_candidates_are_checked_than_are_wanted():

@@ -127,6 +127,18 @@ def test_components_cannot_flood_or_spoil_a_log(workers):
     assert list(result.components)[:2] == ["[31m red", ("long" * 1000)[:60]]
 
 
+def test_a_fresh_worker_has_the_parts_of_numpy_that_load_when_they_are_first_used():
+    methods = "all any clip max mean min prod std sum var".split()
+    uses = [f"np.max(obs.{name}({'0, 1' if name == 'clip' else ''}))" for name in methods]
+    with RewardWorkers(INPUTS) as fresh:
+        body = f"text = f'{{obs}} {{obs!r}}'\n    return float(len(text) > 0) + sum([{', '.join(uses)}])"
+        good, greedy = fresh.check(
+            [f"def compute_reward(obs):\n    {text}\n" for text in (body, "return np.eye(10 ** 6).sum()")], rows(5)
+        )
+    assert good.accepted, good.reason
+    assert greedy.kind == "memory"  # the error that says so is one of these parts
+
+
 def test_equal_candidates_are_proved_once_and_answered_each(workers):
     verdicts = workers.check([FAST, "no code", f"```python\n{FAST}```"], rows(60))
     assert verdicts[0] == verdicts[2]
