@@ -179,13 +179,25 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
         Flag("--target-update-interval", 1, whole(1), "updates from one target update to the next"),
         Flag("--log-std-max", 2.0, real(-math.inf), "upper bound of the policy's log standard deviation"),
         Flag("--log-std-min", -20.0, real(-math.inf), "lower bound of the policy's log standard deviation"),
+        Flag(
+            "--initial_temperature",
+            0.1,
+            real(0, above=True),
+            "temperature, the weight of the entropy, that learning begins with; 1 acts at random for longer",
+        ),
         Flag("--bootstrap_timeouts", 1, SWITCH, "0: treat the time limit as a terminal state, as published"),
     ),
     "machine": (
         Flag("--device", "auto", ("auto", "cpu", "cuda"), "where the networks learn; auto: the GPU if there is one"),
         Flag("--cuda", False, None, "the same as --device cuda"),
         Flag("--num_workers", 0, whole(0), "processes that run environments; 0: one per core"),
-        Flag("--threads", 0, whole(0), "CPU threads of PyTorch; 0: automatic"),
+        Flag("--threads", 0, whole(0), "CPU threads that share the learning; 0: one per core, up to 4"),
+        Flag(
+            "--overlap",
+            0,
+            SWITCH,
+            "1: collect the next episodes while the agents learn; the policies that collect are one iteration old",
+        ),
     ),
     "output": (
         Flag("--log-dir", "logs", path, "the directory in which run directories are made"),

@@ -7,6 +7,7 @@ steps the agents are ranked, the best rewards stay, the model improves on them, 
 """
 
 import argparse
+import concurrent.futures
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from collection import UNIFORM, Collectors, Episode, Order, PolicyShape, Score
 from environments import record_probe
 from errors import RunError
 from llm import LanguageModel
+from population import Population
 from processes import Interruption
 from program_search import ProgramSearch
 from replay_buffer import EXPLORATION, ReplayBuffer
@@ -27,12 +29,12 @@ from reward_code import Failure, RewardWorkers
 from reward_search import AgentReport, Program, RewardSearch
 from run_cost import forecast
 from run_log import RunLog, duration
-from sac import Population, SacConfig
+from sac import SacConfig
 from task_specs import Task
 from thompson import ThompsonSampler
 
 # What a seed is for, so that no two uses of the run's seed can meet.
-PROBE, EXPLORE, COLLECT, EVALUATE, FINAL, NETWORKS, ARMS, BATCHES = range(8)
+PROBE, EXPLORE, COLLECT, EVALUATE, FINAL, LEARNING, ARMS = range(7)
 
 # Why an agent is out of the game until the next search round.
 DIVERGED = "its networks have diverged"
@@ -86,16 +88,17 @@ class LaRes:
         device = torch.device(args.device)
         config = SacConfig(
             task.obs_size, task.action_size, args.hidden_size, args.q_lr, args.p_lr, args.gamma, args.tau,
-            args.log_std_min, args.log_std_max, args.target_update_interval, args.reward_scale, args.constraint_coef,
+            args.log_std_min, args.log_std_max, args.initial_temperature, args.target_update_interval,
+            args.reward_scale, args.constraint_coef,
         )  # fmt: skip
-        self.population = Population(len(self.agents), config, device, self.seed(NETWORKS))
+        self.population = Population(len(self.agents), config, device, self.seed(LEARNING), args.threads)
         self.buffer = ReplayBuffer(
             args.buffer_size, task.obs_size, task.action_size, task.variable_width, len(self.agents), device,
             shared=bool(args.shared_buffer),
         )  # fmt: skip
         self.collectors = Collectors(
             task,
-            PolicyShape(self.population.actors.sizes, args.log_std_min, args.log_std_max),
+            PolicyShape(self.population.sizes, args.log_std_min, args.log_std_max),
             len(self.agents) + 1,
             args.num_workers,
             bool(args.hide_goal),
@@ -103,8 +106,8 @@ class LaRes:
         )
         # Behind the agents' policies stands one that is never trained, for --explore_episode.
         self.untrained = len(self.agents)
-        stranger = Population(1, config, torch.device("cpu"), self.seed(NETWORKS, self.untrained))
-        self.collectors.set_policies(np.concatenate([self.population.actors.flat(), stranger.actors.flat()]))
+        stranger = Population(1, config, torch.device("cpu"), self.seed(LEARNING, self.untrained))
+        self.collectors.set_policies(np.concatenate([self.population.policies(), stranger.policies()]))
         self.reward_workers = RewardWorkers(task.inputs, args.num_workers, self.buffer.table)
         self.search = RewardSearch(
             task,
@@ -121,11 +124,11 @@ class LaRes:
             record=lambda row: log.append("llm.jsonl", row),
             check_order=self.order_share,
             order_threshold=args.order_check,
-            stop=lambda: interruption.signal is not None,
+            stop=interruption.requested,
         )
         self.thompson = ThompsonSampler(len(self.agents), args.windows_length)
         self.arm_generator = np.random.default_rng(self.seed(ARMS))
-        self.batch_generator = torch.Generator(device).manual_seed(self.seed(BATCHES))
+        self.background = concurrent.futures.ThreadPoolExecutor(1)  # where agents learn while others collect
 
         self.programs: dict[int, Program] = {}  # the reward function in each slot
         self.masked: dict[int, str] = {}  # agents out of the game until the next search round, and why
@@ -136,6 +139,7 @@ class LaRes:
         self.snapshot = self.population.state_dict()
         self.losses: dict[str, np.ndarray] = {}
         self.env_steps = self.iteration = self.round = self.evaluations = 0
+        self.updates_due = 0
         self.last_search = self.last_evaluation = 0
 
     def seed(self, *use: int) -> int:
@@ -150,8 +154,10 @@ class LaRes:
         while self.env_steps < self.args.total_timesteps:
             if self.env_steps - self.last_search >= self.args.LLM_freq:
                 self.search_round()
-            transitions = self.collect()
-            self.learn(self.args.update_cycles * transitions)
+            self.collect()
+            if not self.args.overlap:
+                self.learn()
+            self.watch()
             if self.interruption.signal:
                 return "interrupted"
             if self.env_steps - self.last_evaluation >= self.args.display_interval:
@@ -179,18 +185,21 @@ class LaRes:
         self.log.say(forecast(self.args, self.population, self.buffer, env_step))
         self.log.begin_progress(self.env_steps, self.args.total_timesteps)
 
-    def collect(self) -> int:
-        """One episode of each chosen agent's policy, in parallel; returns the number of transitions."""
+    def collect(self) -> None:
+        """One episode of each chosen agent's policy, in parallel; with --overlap the agents learn in the meantime."""
         self.iteration += 1
         arms = self.choose_arms()
-        self.collectors.set_policies(self.population.actors.flat())
+        self.collectors.set_policies(self.population.policies())
         orders = [Order(arm, self.seed(COLLECT, self.iteration, arm), self.decisions) for arm in arms]
+        learning = self.background.submit(self.learn) if self.args.overlap else None
         episodes = self.collectors.run(orders)
+        if learning:
+            learning.result()
         for arm, episode in zip(arms, episodes, strict=True):
             self.store(episode, EXPLORATION if arm == self.untrained else arm)
             if arm != self.untrained:
                 self.thompson.update(arm, bool(episode.success[-1]))
-        return sum(len(episode.success) for episode in episodes)
+            self.updates_due += self.args.update_cycles * len(episode.success)
 
     def choose_arms(self) -> list[int]:
         """The policies that collect next."""
@@ -223,13 +232,13 @@ class LaRes:
             if self.human is not None:
                 self.buffer.set_rewards(self.human, start, stop, self.buffer.columns["env_reward"][start:stop])
 
-    def learn(self, updates: int) -> None:
-        """SAC updates of every agent, each on its own reward column."""
-        for _ in range(updates):
-            batch = self.buffer.draw(self.args.batch_size, self.batch_generator)
-            self.population.update(batch, self.population.noise(self.args.batch_size))
-            if self.interruption.signal:
-                break
+    def learn(self) -> None:
+        """SAC updates of every agent, each on its own reward column, for all transitions that are new."""
+        self.population.learn(self.buffer, self.args.batch_size, self.updates_due, self.interruption.requested)
+        self.updates_due = 0
+
+    def watch(self) -> None:
+        """See how learning went: read the losses, and take out who has diverged."""
         self.losses = self.population.losses()
         for agent in np.flatnonzero(~self.population.finite()):
             if agent not in self.masked:
@@ -309,7 +318,7 @@ class LaRes:
         sound = [agent for agent in self.agents if agent not in self.masked]
         # The same episodes for every agent: chance must not decide which is better.
         seeds = [self.seed(EVALUATE, self.evaluations, number) for number in range(self.args.eval_episodes)]
-        policies = self.population.actors.flat()
+        policies = self.population.policies()
         self.collectors.set_policies(policies)
         orders = [Order(agent, seed, self.decisions, deterministic=True) for agent in sound for seed in seeds]
         episodes = self.collectors.run(orders)
@@ -457,5 +466,6 @@ class LaRes:
 
     def close(self) -> None:
         """End all workers."""
+        self.background.shutdown()
         self.collectors.close()
         self.reward_workers.close()

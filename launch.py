@@ -22,7 +22,7 @@ from program_search import ProgramSearch
 from run_log import RunLog
 from task_specs import get_task
 
-_MOST_THREADS = 4  # the matrices of one update are small: more threads mostly wait for each other
+_MOST_THREADS = 4  # the interpreter is held for a part of each update: more threads mostly wait for it
 
 
 def run(args: argparse.Namespace, setting: Setting) -> int:
@@ -51,7 +51,7 @@ def _run(args: argparse.Namespace, setting: Setting) -> int:
         raise UsageError("--device cuda: PyTorch sees no GPU here; use --device auto or --device cpu")
     args.threads = args.threads or min(cores(), _MOST_THREADS)
     args.num_workers = args.num_workers or cores()
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1)  # the population brings its own threads, each of which works alone
     task = get_task(args.env_name, args.task_file)
     if args.dry_run:
         print(describe(args, setting, task, seed_for(args.seed, PROBE)))

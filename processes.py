@@ -132,6 +132,10 @@ class Interruption:
         self.signal: int | None = None
         self._before: dict[int, Any] = {}
 
+    def requested(self) -> bool:
+        """Whether the user wants the run to end."""
+        return self.signal is not None
+
     def __enter__(self) -> "Interruption":
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._remember)

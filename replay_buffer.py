@@ -45,7 +45,6 @@ class ReplayBuffer:
         self.capacity = capacity
         self.agents = agents
         self.device = device
-        self.shared = shared
         self.table = SharedTable.create(
             capacity, {"next_obs": obs_size, "action": action_size, "variables": variable_width}
         )
@@ -57,16 +56,18 @@ class ReplayBuffer:
             "env_reward": np.zeros(capacity, np.float32),
             "collector": np.zeros(capacity, np.uint8),
         }
-        drawn = ("obs", "action", "next_obs", "terminal", "rewards")
         self.scale = np.ones(agents, np.float32)
         self.shift = np.zeros(agents, np.float32)
         # What batches are made of: on the CPU the same memory, elsewhere copies.
+        drawn = ("obs", "action", "next_obs", "terminal", "rewards")
         self._drawn = {name: torch.from_numpy(self.columns[name]).to(device) for name in drawn}
         self._scale = torch.from_numpy(self.scale).to(device)
         self._shift = torch.from_numpy(self.shift).to(device)
+        self._count = torch.zeros(agents, dtype=torch.int64, device=device)  # rows that each agent may draw from
+        # Without sharing, these: agent k draws from its first _count[k].
+        self._own = None if shared else torch.zeros((agents, capacity), dtype=torch.int64, device=device)
         self.added = 0
         self._episodes: deque[tuple[int, int, bool]] = deque()  # first row as counted by `added`, rows, success
-        self._collected: list[Tensor] = []
 
     @property
     def bytes_per_row(self) -> int:
@@ -94,7 +95,7 @@ class ReplayBuffer:
             done += stop - start
         while self._episodes[0][0] < self.added - self.capacity:  # its first rows have been overwritten
             self._episodes.popleft()
-        self._collected = []
+        self._publish_counts()
         return ranges
 
     @property
@@ -140,41 +141,49 @@ class ReplayBuffer:
                 self.shift[agent] = goal.mean() - new.mean() * self.scale[agent]
         self._publish_pairs()
 
-    def draw(self, batch_size: int, generator: torch.Generator) -> Batch:
-        """`batch_size` transitions for each agent, uniformly with replacement, with the agent's own scaled reward."""
-        return self.batch(self._draw_rows(batch_size, generator))
+    def draw_rows(self, updates: int, batch_size: int, generator: torch.Generator) -> Tensor:
+        """Rows (updates, K, batch_size): transitions for each agent, drawn uniformly with replacement.
 
-    def batch(self, rows: Tensor) -> Batch:
-        """The batch of the given rows (K, B)."""
+        The count of rows is read on the device, so that a recorded CUDA graph goes on drawing from all that arrives.
+        """
+        shape = (updates, self.agents, batch_size)
+        picks = torch.randint(1 << 62, shape, generator=generator, device=self.device) % self._count[:, None]
+        return picks if self._own is None else self._own.expand(updates, -1, -1).gather(2, picks)
+
+    def batch(self, rows: Tensor, first: int = 0) -> Batch:
+        """The transitions in the given rows (k, B), each with the scaled reward of its agent, `first` and on."""
+        count, size = rows.shape
         flat = rows.reshape(-1)
-        agent = torch.arange(self.agents, device=self.device)[:, None]
-        raw = self._drawn["rewards"].reshape(-1)[rows * self.agents + agent]
-        shape = (*rows.shape, -1)
-        return Batch(
-            self._drawn["obs"][flat].view(shape),
-            self._drawn["action"][flat].view(shape),
-            raw * self._scale[:, None] + self._shift[:, None],
-            self._drawn["next_obs"][flat].view(shape),
-            self._drawn["terminal"][flat].view(rows.shape),
-        )
+        agents = torch.arange(first, first + count, device=self.device)[:, None]
+        raw = self._drawn["rewards"].view(-1)[rows * self.agents + agents]
+        own = slice(first, first + count)
 
-    def _draw_rows(self, batch_size: int, generator: torch.Generator) -> Tensor:
-        if self.shared:
-            shape = (self.agents, batch_size)
-            return torch.randint(self.size, shape, generator=generator, device=self.device)
-        if not self._collected:
-            collector = self.columns["collector"][: self.size]
-            for agent in range(self.agents):
-                # The initial exploration belongs to everyone, so that each agent has something to learn from.
-                own = np.flatnonzero((collector == agent) | (collector == EXPLORATION))
-                self._collected.append(torch.from_numpy(own).to(self.device))
-        picks = torch.rand((self.agents, batch_size), generator=generator, device=self.device)
-        return torch.stack([own[(pick * len(own)).long()] for own, pick in zip(self._collected, picks, strict=True)])
+        def column(name: str) -> Tensor:
+            return self._drawn[name].index_select(0, flat).view(count, size, -1)
+
+        return Batch(
+            column("obs"),
+            column("action"),
+            raw * self._scale[own, None] + self._shift[own, None],
+            column("next_obs"),
+            column("terminal")[..., 0],
+        )
 
     def _publish(self, start: int, stop: int, names: Sequence[str]) -> None:
         if self.device.type != "cpu":  # on the CPU both are one memory
             for name in names:
                 self._drawn[name][start:stop] = torch.from_numpy(self.columns[name][start:stop]).to(self.device)
+
+    def _publish_counts(self) -> None:
+        if self._own is None:
+            self._count.fill_(self.size)
+            return
+        collector = self.columns["collector"][: self.size]
+        for agent in range(self.agents):
+            # The initial exploration belongs to everyone, so that each agent has something to learn from.
+            own = np.flatnonzero((collector == agent) | (collector == EXPLORATION))
+            self._own[agent, : len(own)] = torch.from_numpy(own).to(self.device)
+            self._count[agent] = len(own)
 
     def _publish_pairs(self) -> None:
         self._scale.copy_(torch.from_numpy(self.scale))
@@ -200,4 +209,4 @@ class ReplayBuffer:
         self.scale[:], self.shift[:] = state["scale"], state["shift"]
         self._publish(0, self.size, list(self._drawn))
         self._publish_pairs()
-        self._collected = []
+        self._publish_counts()

@@ -4,13 +4,11 @@ import argparse
 import statistics
 import time
 
-import torch
-
+from population import Population
 from replay_buffer import ReplayBuffer
 from run_log import duration
-from sac import Population
 
-_TRIES = 5
+_TRIES, _UPDATES = 3, 8
 
 
 def forecast(args: argparse.Namespace, population: Population, buffer: ReplayBuffer, env_step: float) -> str:
@@ -39,12 +37,11 @@ def forecast(args: argparse.Namespace, population: Population, buffer: ReplayBuf
 def update_seconds(population: Population, buffer: ReplayBuffer, batch_size: int) -> float:
     """Median time of one update of all agents, which are left as they were."""
     state = population.state_dict()
-    generator = torch.Generator(population.device).manual_seed(0)
     seconds = []
     for _ in range(_TRIES):
         began = time.perf_counter()
-        population.update(buffer.draw(batch_size, generator), population.noise(batch_size))
+        population.learn(buffer, batch_size, _UPDATES)
         population.losses()  # waits for the device
-        seconds.append(time.perf_counter() - began)
+        seconds.append((time.perf_counter() - began) / _UPDATES)
     population.load_state_dict(state)
     return statistics.median(seconds)

@@ -1,15 +1,14 @@
-"""Soft actor-critic for a whole population at once: K agents, one stack of batched tensors, one update for all.
+"""Soft actor-critic for several agents at once: one stack of batched tensors, one update for all.
 
 Haarnoja et al., "Soft Actor-Critic Algorithms and Applications", 2018 (arXiv:1812.05905): twin critics, tanh-Gaussian
 actors, automatic temperature. The agents do not interact; a batch axis is all that they share.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -20,13 +19,22 @@ LOSSES = ("critic_loss", "actor_loss", "temperature", "q_value", "entropy")
 
 
 class Batch(NamedTuple):
-    """Transitions for one update, B for each of K agents, float32 on the population's device."""
+    """Transitions for one update, B for each of K agents, float32 on the agents' device."""
 
     obs: Tensor  # (K, B, O)
     action: Tensor  # (K, B, A)
     reward: Tensor  # (K, B), each agent's own
     next_obs: Tensor  # (K, B, O)
     terminal: Tensor  # (K, B), 1 where there is nothing to bootstrap from
+
+
+class Sample(NamedTuple):
+    """Actions drawn from the policies, reparametrized, and what their gradient needs."""
+
+    action: Tensor  # (K, B, A)
+    log_density: Tensor  # (K, B)
+    spread: Tensor  # (K, B, A), standard deviation times noise: the derivative of the action before tanh in log_std
+    free: Tensor  # (K, B, A), 1 where log_std is not held by its bounds
 
 
 @dataclass(frozen=True)
@@ -42,211 +50,203 @@ class SacConfig:
     tau: float = 0.005
     log_std_min: float = -20.0
     log_std_max: float = 2.0
+    initial_temperature: float = 0.1
     target_update_interval: int = 1
     reward_scale: float = 1.0
     constraint_coef: float = 1.0
 
 
-class Population:
-    """K soft actor-critic agents.
+class Agents:
+    """K soft actor-critic agents in one stack: actor k, critics 2k and 2k + 1.
 
     The parameter constraint adds ``constraint_coef * ||theta - anchor||^2`` to the actor loss and to each critic loss
-    of the agents that inherited, with the anchor frozen when they did.
+    of the agents that `held` names, the anchor being what the parameters were when it was set.
 
     Args:
         count: number of agents K.
         config: hyperparameters, shared by all agents.
         device: where the agents live and learn.
-        seed: of the initial networks and of the noise of the actions that the losses draw.
+        generator: source of the initial networks, on the CPU; agent after agent, so that how a population is cut into
+            stacks does not change it.
     """
 
-    def __init__(self, count: int, config: SacConfig, device: torch.device, seed: int) -> None:
+    def __init__(self, count: int, config: SacConfig, device: torch.device, generator: torch.Generator) -> None:
         self.count = count
         self.config = config
-        self.device = device
-        self.generator = torch.Generator(device).manual_seed(seed)
-        initial = torch.Generator().manual_seed(seed)
         hidden = [config.hidden_size] * 3
-        # Networks of agent k: actor k, critics k and K + k.
-        self.actors = Stack(count, [config.obs_size, *hidden, 2 * config.action_size], device, initial)
-        self.critics = Stack(2 * count, [config.obs_size + config.action_size, *hidden, 1], device, initial)
-        self.targets = self.critics.copy()
-        self.log_alpha = torch.zeros(count, device=device, requires_grad=True)
-        capturable = device.type == "cuda"
-        self.actor_optimizer = torch.optim.Adam(
-            self.actors.parameters, lr=config.p_lr, fused=True, capturable=capturable
+        self.actors = Stack(count, [config.obs_size, *hidden, 2 * config.action_size], device)
+        self.critics, self.targets = (
+            Stack(2 * count, [config.obs_size + config.action_size, *hidden, 1], device) for _ in range(2)
         )
-        self.critic_optimizer = torch.optim.Adam(
-            self.critics.parameters, lr=config.q_lr, fused=True, capturable=capturable
-        )
-        self.alpha_optimizer = torch.optim.Adam([self.log_alpha], lr=config.p_lr, fused=True, capturable=capturable)
-        self.actor_anchor = self.actors.copy()
-        self.critic_anchor = self.critics.copy()
-        self.constrained = [False] * count
-        self.updates = 0
-        self._losses = torch.zeros(len(LOSSES), count, device=device)
-        self._losses_of = 0
+        for agent in range(count):
+            self.actors.initialize(agent, generator)
+            self.critics.initialize(2 * agent, generator)
+            self.critics.initialize(2 * agent + 1, generator)
+        self.targets.values.copy_(self.critics.values)
+        self.log_alpha = torch.full((count,), math.log(config.initial_temperature), device=device)
+        self.actor_optimizer = _adam([self.actors.values, self.log_alpha], config.p_lr)
+        self.critic_optimizer = _adam([self.critics.values], config.q_lr)
+        self.actor_anchor = self.actors.values.clone()
+        self.critic_anchor = self.critics.values.clone()
+        self.held = torch.zeros(count, device=device)
+        self.any_held = False
+        self.loss_sums = torch.zeros(len(LOSSES), count, device=device)
 
     # --- learning ---------------------------------------------------------------------------------------------------
 
-    def noise(self, batch_size: int) -> Tensor:
-        """Standard normal noise (2, K, B, A) of one update: for the next actions, and for the actor's."""
-        shape = (2, self.count, batch_size, self.config.action_size)
-        return torch.randn(shape, generator=self.generator, device=self.device)
-
-    def act(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Reparametrized actions (K, B, A) and their log-densities (K, B)."""
-        mean, log_std = self.actors(obs).chunk(2, dim=-1)
-        log_std = log_std.clamp(self.config.log_std_min, self.config.log_std_max)
-        before_tanh = mean + log_std.exp() * noise
+    def sample(self, heads: Tensor, noise: Tensor) -> Sample:
+        """Actions for the actors' outputs `heads` (K, B, 2A) and standard normal `noise` (K, B, A)."""
+        mean, unbounded = heads.chunk(2, dim=-1)
+        log_std = unbounded.clamp(self.config.log_std_min, self.config.log_std_max)
+        spread = log_std.exp() * noise
+        before_tanh = mean + spread
         log_density = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
         # log(1 - tanh(u)^2) in the form that does not underflow for large |u|.
         squash = 2 * (math.log(2) - before_tanh - functional.softplus(-2 * before_tanh))
-        return before_tanh.tanh(), (log_density - squash).sum(-1)
+        return Sample(before_tanh.tanh(), (log_density - squash).sum(-1), spread, (log_std == unbounded).float())
 
     def update(self, batch: Batch, noise: Tensor) -> None:
-        """One gradient step of every critic, actor and temperature, and of the targets. Never waits for the device."""
-        alpha = self.log_alpha.detach().exp()[:, None]
+        """One gradient step of every critic, actor and temperature. Never waits for the device.
 
-        with torch.no_grad():
-            next_action, next_log_density = self.act(batch.next_obs, noise[0])
-            next_value = self._twin(self.targets, batch.next_obs, next_action).amin(0) - alpha * next_log_density
-            goal = self.config.reward_scale * batch.reward + self.config.gamma * (1 - batch.terminal) * next_value
-        q_values = self._twin(self.critics, batch.obs, batch.action)
-        critic_loss = (q_values - goal).square().mean(-1)
-        self._step(self.critic_optimizer, critic_loss.sum(), self.critics, self.critic_anchor)
+        `noise` is standard normal (2, K, B, A): for the next actions, and for the actor's.
+        """
+        size = batch.reward.shape[1]
+        alpha = self.log_alpha.exp()[:, None]
 
-        action, log_density = self.act(batch.obs, noise[1])
-        actor_loss = (alpha * log_density - self._twin(self.critics, batch.obs, action).amin(0)).mean(-1)
-        self._step(self.actor_optimizer, actor_loss.sum(), self.actors, self.actor_anchor)
+        after = self.sample(self.actors.forward(batch.next_obs)[-1], noise[0])
+        next_value = self._twin(self.targets.forward(self._pairs(batch.next_obs, after.action))).amin(1)
+        goal = self.config.reward_scale * batch.reward + self.config.gamma * (1 - batch.terminal) * (
+            next_value - alpha * after.log_density
+        )
+        seen = self.critics.forward(self._pairs(batch.obs, batch.action))
+        q_values = self._twin(seen)
+        error = q_values - goal[:, None]
+        self.critics.backward(seen, (2 / size * error).view(2 * self.count, size, 1), _gradient(self.critics.values))
+        self._hold(self.critics, self.critic_anchor)
+        self.critic_optimizer.step()
 
-        entropy = -log_density.detach().mean(-1)
-        # Gradient of the temperature's loss log_alpha * (entropy - target entropy), the target being -dim(action).
-        self.log_alpha.grad = entropy + self.config.action_size
-        self.alpha_optimizer.step()
+        policy = self.actors.forward(batch.obs)
+        drawn = self.sample(policy[-1], noise[1])
+        seen = self.critics.forward(self._pairs(batch.obs, drawn.action))
+        value, lower = self._twin(seen).min(1, keepdim=True)
+        # The loss is the mean of alpha * log_density - min(q_1, q_2). Its derivatives, from the critics' outputs back:
+        d_q = torch.zeros_like(q_values).scatter_(1, lower, -1 / size).view(2 * self.count, size, 1)
+        columns = slice(self.config.obs_size, None)
+        d_pair = self.critics.backward(seen, d_q, inputs=columns)
+        assert d_pair is not None
+        d_action = d_pair.view(self.count, 2, size, -1).sum(1)
+        weight = (alpha / size)[..., None]
+        d_mean = d_action * (1 - drawn.action.square()) + 2 * weight * drawn.action
+        d_log_std = (d_mean * drawn.spread - weight) * drawn.free
+        self.actors.backward(policy, torch.cat((d_mean, d_log_std), -1), _gradient(self.actors.values))
+        self._hold(self.actors, self.actor_anchor)
+        # The temperature's loss is log_alpha * (entropy - target entropy), the target being -dim(action).
+        entropy = -drawn.log_density.mean(-1)
+        torch.add(entropy, self.config.action_size, out=_gradient(self.log_alpha))
+        self.actor_optimizer.step()
 
-        self.updates += 1
-        if self.updates % self.config.target_update_interval == 0:
-            with torch.no_grad():
-                torch._foreach_lerp_(self.targets.parameters, self.critics.parameters, self.config.tau)
+        actor_loss = (alpha * drawn.log_density - value[:, 0]).mean(-1)
+        critic_loss = error.square().mean(-1).sum(1)
+        self.loss_sums += torch.stack((critic_loss, actor_loss, alpha[:, 0], q_values.mean((1, 2)), entropy))
 
-        with torch.no_grad():
-            self._losses += torch.stack((critic_loss.sum(0), actor_loss, alpha[:, 0], q_values.mean((0, 2)), entropy))
-        self._losses_of += 1
+    def follow(self, updates: int) -> None:
+        """Move the targets towards the critics by the share tau, if that is due after so many updates."""
+        if updates % self.config.target_update_interval == 0:
+            self.targets.values.lerp_(self.critics.values, self.config.tau)
 
-    def _twin(self, critics: Stack, obs: Tensor, action: Tensor) -> Tensor:
-        """Both critics' values (2, K, B)."""
-        inputs = torch.cat((obs, action), dim=-1)
-        return critics(inputs.repeat(2, 1, 1)).view(2, self.count, -1)
+    def _pairs(self, obs: Tensor, action: Tensor) -> Tensor:
+        """What both critics of each agent see (2K, B, O + A)."""
+        return torch.cat((obs, action), dim=-1)[:, None].expand(-1, 2, -1, -1).flatten(0, 1)
 
-    def _step(self, optimizer: torch.optim.Optimizer, loss: Tensor, networks: Stack, anchor: Stack) -> None:
-        gradients = list(torch.autograd.grad(loss, networks.parameters))
-        if self.config.constraint_coef and any(self.constrained):
-            held = torch.tensor(self.constrained, device=self.device).repeat(networks.count // self.count)
-            strength = 2 * self.config.constraint_coef * held[:, None, None]
-            with torch.no_grad():
-                for gradient, parameter, fixed in zip(gradients, networks.parameters, anchor.parameters, strict=True):
-                    gradient.addcmul_(strength, parameter - fixed)
-        for parameter, gradient in zip(networks.parameters, gradients, strict=True):
-            parameter.grad = gradient
-        optimizer.step()
+    def _twin(self, seen: list[Tensor]) -> Tensor:
+        """Both critics' values (K, 2, B)."""
+        return seen[-1].view(self.count, 2, -1)
 
-    def losses(self) -> dict[str, np.ndarray]:
-        """Means of each of LOSSES (K,) over the updates since the last call. Waits for the device."""
-        means = (self._losses / max(self._losses_of, 1)).cpu().numpy()
-        self._losses.zero_()
-        self._losses_of = 0
-        return dict(zip(LOSSES, means, strict=True))
+    def _hold(self, networks: Stack, anchor: Tensor) -> None:
+        """Add the gradient of the parameter constraint."""
+        if not self.any_held:
+            return
+        held = self.held[:, None].expand(-1, networks.count // self.count).flatten()
+        strength = 2 * self.config.constraint_coef * held
+        parts = (networks.views(_gradient(networks.values)), networks.parameters, networks.views(anchor))
+        for gradient, parameter, fixed in zip(*parts, strict=True):
+            gradient.addcmul_(strength[:, None, None], parameter - fixed)
 
-    def finite(self) -> np.ndarray:
-        """Which agents (K,) have only finite parameters. Waits for the device."""
+    def finite(self) -> Tensor:
+        """Which agents (K,) have only finite parameters."""
         sound = torch.isfinite(self.log_alpha)
-        for stack in (self.actors, self.critics):
-            for parameter in stack.parameters:
-                sound = sound & torch.isfinite(parameter.sum((1, 2))).view(-1, self.count).all(0)
-        return sound.cpu().numpy()
+        for parameter in (*self.actors.parameters, *self.critics.parameters):
+            sound = sound & torch.isfinite(parameter.sum((1, 2))).view(self.count, -1).all(1)
+        return sound
 
-    # --- inheritance ------------------------------------------------------------------------------------------------
+    # --- one agent as data ------------------------------------------------------------------------------------------
 
-    def inherit(self, best: int, heirs: Sequence[int]) -> None:
-        """Give `heirs` everything that agent `best` has learned, optimizer states included, and hold them near it."""
-        tensors = [*self._actor_tensors(), *self._critic_tensors(), *_state(self.alpha_optimizer), self.log_alpha]
-        self._copy_rows(tensors, best, heirs)
-        self.constrained = [agent in heirs for agent in range(self.count)]
-        with torch.no_grad():
-            for networks, anchor in ((self.actors, self.actor_anchor), (self.critics, self.critic_anchor)):
-                for parameter, fixed in zip(networks.parameters, anchor.parameters, strict=True):
-                    fixed.copy_(parameter)
+    def state(self, agent: int) -> dict[str, Tensor]:
+        """Everything that an agent is, as copies: rows (n, P) of its networks, and scalars (1,)."""
+        state = {name: values[agent, None].clone() for name, values in self._scalars().items()}
+        for name, (stack, values) in self._networks().items():
+            state[name] = torch.stack([stack.row(index, values) for index in self._places(agent, stack)])
+        return state
 
-    def inherit_actor(self, best: int, heir: int) -> None:
-        """Give `heir` the actor of agent `best` with its optimizer state, and nothing else."""
-        self._copy_rows(self._actor_tensors(), best, [heir])
+    def load(self, agent: int, state: Mapping[str, Tensor]) -> None:
+        """Write what :meth:`state` returned, or a part of it."""
+        for name, values in self._scalars().items():
+            if name in state:
+                values[agent] = state[name][0]
+        for name, (stack, values) in self._networks().items():
+            if name in state:
+                for index, row in zip(self._places(agent, stack), state[name], strict=True):
+                    stack.set_row(index, row, values)
+        self.any_held = bool(self.held.any())
 
-    def _actor_tensors(self) -> list[Tensor]:
-        return [*self.actors.parameters, *_state(self.actor_optimizer)]
+    def set_updates(self, count: int) -> None:
+        """Tell the optimizers how many steps they have made."""
+        for optimizer in (self.actor_optimizer, self.critic_optimizer):
+            for moments in optimizer.state.values():
+                moments["step"].fill_(count)
 
-    def _critic_tensors(self) -> list[Tensor]:
-        return [*self.critics.parameters, *self.targets.parameters, *_state(self.critic_optimizer)]
+    def _places(self, agent: int, stack: Stack) -> range:
+        """Where an agent's networks stand in a stack."""
+        each = stack.count // self.count
+        return range(each * agent, each * (agent + 1))
 
-    def _copy_rows(self, tensors: Sequence[Tensor], best: int, heirs: Sequence[int]) -> None:
-        with torch.no_grad():
-            for tensor in tensors:
-                rows = tensor.view(-1, self.count, *tensor.shape[1:])  # the twin critics are one axis more
-                rows[:, list(heirs)] = rows[:, [best]]
-
-    # --- saving -----------------------------------------------------------------------------------------------------
-
-    def networks(self, agent: int) -> dict[str, dict[str, Tensor]]:
-        """Agent's networks as plain state dicts under the names of their files."""
-        return {
-            "best_actor_net": self.actors.network_state(agent),
-            "best_qf1": self.critics.network_state(agent),
-            "best_qf2": self.critics.network_state(self.count + agent),
-            "best_target_qf1": self.targets.network_state(agent),
-            "best_target_qf2": self.targets.network_state(self.count + agent),
+    def _networks(self) -> dict[str, tuple[Stack, Tensor]]:
+        """Tensors that hold something for each parameter, by name, with the stack that they are laid out like."""
+        found = {"actor": (self.actors, self.actors.values), "critic": (self.critics, self.critics.values)}
+        for name, optimizer in (("actor", self.actor_optimizer), ("critic", self.critic_optimizer)):
+            stack, values = found[name]
+            found |= {f"{name}_{moment}": (stack, optimizer.state[values][moment]) for moment in _MOMENTS}
+        return found | {
+            "target": (self.targets, self.targets.values),
+            "actor_anchor": (self.actors, self.actor_anchor),
+            "critic_anchor": (self.critics, self.critic_anchor),
         }
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that continuing needs, copied: networks, optimizers, anchors, random state."""
+    def _scalars(self) -> dict[str, Tensor]:
+        """Tensors (K,) that hold something for each agent, by name."""
+        moments = self.actor_optimizer.state[self.log_alpha]
         return {
-            "stacks": [[parameter.detach().clone() for parameter in stack.parameters] for stack in self._stacks()],
-            "log_alpha": self.log_alpha.detach().clone(),
-            "optimizers": [_cloned(optimizer.state_dict()) for optimizer in self._optimizers()],
-            "constrained": list(self.constrained),
-            "updates": self.updates,
-            "generator": self.generator.get_state(),
+            "log_alpha": self.log_alpha,
+            **{f"log_alpha_{moment}": moments[moment] for moment in _MOMENTS},
+            "held": self.held,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what :meth:`state_dict` returned."""
-        with torch.no_grad():
-            for stack, values in zip(self._stacks(), state["stacks"], strict=True):
-                for parameter, value in zip(stack.parameters, values, strict=True):
-                    parameter.copy_(value)
-            self.log_alpha.copy_(state["log_alpha"])
-        for optimizer, saved in zip(self._optimizers(), state["optimizers"], strict=True):
-            optimizer.load_state_dict(_cloned(saved))
-        self.constrained = list(state["constrained"])
-        self.updates = state["updates"]
-        self.generator.set_state(state["generator"])
 
-    def _stacks(self) -> tuple[Stack, ...]:
-        return self.actors, self.critics, self.targets, self.actor_anchor, self.critic_anchor
-
-    def _optimizers(self) -> tuple[torch.optim.Adam, ...]:
-        return self.actor_optimizer, self.critic_optimizer, self.alpha_optimizer
+_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def _state(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """The moments of every parameter. The step count is not among them: all agents have made the same steps."""
-    return [moments[name] for moments in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+def _adam(parameters: list[Tensor], lr: float) -> torch.optim.Adam:
+    """The optimizer with its whole state in place, so that neither gradients nor moments ever move in memory."""
+    optimizer = torch.optim.Adam(parameters, lr=lr, fused=True, capturable=parameters[0].device.type == "cuda")
+    # Before a CUDA graph is recorded, some steps are made outside of it, which PyTorch would warn of.
+    optimizer._warned_capturable_if_run_uncaptured = True
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+        step = torch.zeros((), device=parameter.device)
+        optimizer.state[parameter] = {"step": step, **{name: torch.zeros_like(parameter) for name in _MOMENTS}}
+    return optimizer
 
 
-def _cloned(tree: Any) -> Any:
-    if isinstance(tree, Tensor):
-        return tree.detach().clone()
-    if isinstance(tree, dict):
-        return {key: _cloned(value) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [_cloned(value) for value in tree]
-    return tree
+def _gradient(parameter: Tensor) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad

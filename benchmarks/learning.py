@@ -44,22 +44,22 @@ LABELS = {
 Row = dict[str, Any]
 
 
-def human(task_name: str, seed: int, env_steps: int, reward_scale: float) -> Iterator[Row]:
+def human(task_name: str, seed: int, env_steps: int, temperature: float) -> Iterator[Row]:
     """One agent of ours that learns from the environment's own reward."""
     import torch
 
     from collection import UNIFORM, Collectors, Order, PolicyShape
+    from population import Population
     from replay_buffer import ReplayBuffer
-    from sac import Population, SacConfig
+    from sac import SacConfig
     from task_specs import get_task
 
     torch.set_num_threads(1)
     task, device = get_task(task_name), torch.device("cpu")
-    config = SacConfig(task.obs_size, task.action_size, reward_scale=reward_scale)
+    config = SacConfig(task.obs_size, task.action_size, initial_temperature=temperature)
     agent = Population(1, config, device, seed)
     buffer = ReplayBuffer(env_steps, task.obs_size, task.action_size, task.variable_width, 1, device)
-    collectors = Collectors(task, PolicyShape(agent.actors.sizes), 1, 1, action_repeat=ACTION_REPEAT)
-    rows = torch.Generator().manual_seed(seed)
+    collectors = Collectors(task, PolicyShape(agent.sizes), 1, 1, action_repeat=ACTION_REPEAT)
     decisions = evaluated = 0
     while decisions * ACTION_REPEAT < env_steps:
         policy = UNIFORM if decisions < RANDOM_DECISIONS else 0
@@ -69,9 +69,8 @@ def human(task_name: str, seed: int, env_steps: int, reward_scale: float) -> Ite
         decisions += DECISIONS
         if policy == UNIFORM:
             continue
-        for _ in range(DECISIONS):
-            agent.update(buffer.draw(128, rows), agent.noise(128))
-        collectors.set_policies(agent.actors.flat())
+        agent.learn(buffer, 128, DECISIONS)
+        collectors.set_policies(agent.policies())
         if decisions * ACTION_REPEAT >= evaluated + EVALUATE_EVERY:
             evaluated = decisions * ACTION_REPEAT
             seeds = range(2**31 + evaluated, 2**31 + evaluated + EVALUATION_EPISODES)
@@ -80,7 +79,7 @@ def human(task_name: str, seed: int, env_steps: int, reward_scale: float) -> Ite
     collectors.close()
 
 
-def sb3(task_name: str, seed: int, env_steps: int, reward_scale: float) -> Iterator[Row]:
+def sb3(task_name: str, seed: int, env_steps: int, temperature: float) -> Iterator[Row]:
     """Stable-Baselines3's SAC with the same networks and hyperparameters, in the same environment."""
     import gymnasium
     import torch
@@ -108,8 +107,14 @@ def sb3(task_name: str, seed: int, env_steps: int, reward_scale: float) -> Itera
         def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
             step = self.inner.step(action)
             self.decisions += 1
-            reward, over = reward_scale * step.env_reward, self.decisions >= DECISIONS
-            return step.obs, reward, step.terminated, over, {"success": step.success, "env_reward": step.env_reward}
+            over = self.decisions >= DECISIONS
+            return (
+                step.obs,
+                step.env_reward,
+                step.terminated,
+                over,
+                {"success": step.success, "env_reward": step.env_reward},
+            )
 
     model = SAC(
         "MlpPolicy",
@@ -120,6 +125,7 @@ def sb3(task_name: str, seed: int, env_steps: int, reward_scale: float) -> Itera
         batch_size=128,
         tau=0.005,
         gamma=0.99,
+        ent_coef=f"auto_{temperature:g}",
         target_entropy=-float(task.action_size),
         policy_kwargs={"net_arch": [256] * 3},
         seed=seed,
@@ -139,7 +145,7 @@ def sb3(task_name: str, seed: int, env_steps: int, reward_scale: float) -> Itera
         yield _row(evaluated, successes, returns)
 
 
-def lares(task_name: str, seed: int, env_steps: int, reward_scale: float) -> Iterator[Row]:
+def lares(task_name: str, seed: int, env_steps: int, temperature: float) -> Iterator[Row]:
     """The whole method from scratch: population 5, no language model, nothing of the human reward."""
     runs = ROOT / "logs" / "learning"
     name = f"lares-{task_name}-{seed}-{time.time_ns()}"
@@ -148,7 +154,7 @@ def lares(task_name: str, seed: int, env_steps: int, reward_scale: float) -> Ite
         *(f"--seed={seed}", f"--total-timesteps={env_steps}", f"--LLM_freq={env_steps // 5}", f"--exp_name={name}"),
         *(f"--action-repeat={ACTION_REPEAT}", f"--episode-length={EPISODE_LENGTH}", f"--log-dir={runs}"),
         *(f"--init-exploration-steps={RANDOM_DECISIONS * ACTION_REPEAT}", f"--display-interval={EVALUATE_EVERY}"),
-        *(f"--eval-episodes={EVALUATION_EPISODES}", f"--reward-scale={reward_scale}", "--windows_length=500"),
+        *(f"--eval-episodes={EVALUATION_EPISODES}", f"--initial_temperature={temperature}", "--windows_length=500"),
         "--threads=1",  # like the others, so that their times can be compared
     ]
     metrics, read = runs / name / "metrics.jsonl", 0
@@ -184,15 +190,15 @@ def _row(env_steps: int, successes: list[np.ndarray], returns: list[float]) -> R
 METHODS = {"human": human, "sb3": sb3, "lares": lares}
 
 
-def run(method: str, task: str, seed: int, env_steps: int, reward_scale: float, out: Path) -> None:
+def run(method: str, task: str, seed: int, env_steps: int, temperature: float, out: Path) -> None:
     """One curve; its file is written anew after each evaluation."""
     out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     start = time.monotonic()
-    for row in METHODS[method](task, seed, env_steps, reward_scale):
+    for row in METHODS[method](task, seed, env_steps, temperature):
         rows.append({**row, "wall_time": round(time.monotonic() - start, 1)})
         print(f"{method} {task} seed {seed}: {rows[-1]}", flush=True)
-        curve = {"method": method, "task": task, "seed": seed, "reward_scale": reward_scale, "rows": rows}
+        curve = {"method": method, "task": task, "seed": seed, "initial_temperature": temperature, "rows": rows}
         (out / f"{method}-{task}-{seed}.json").write_text(json.dumps(curve), encoding="utf-8")
 
 
@@ -250,14 +256,14 @@ def main() -> None:
     one.add_argument("task")
     one.add_argument("--seed", type=int, default=1, help="(default: 1)")
     one.add_argument("--env-steps", type=int, default=100_000, help="with the action repeat (default: 100000)")
-    one.add_argument("--reward-scale", type=float, default=1.0, help="factor on every reward (default: 1)")
+    one.add_argument("--temperature", type=float, default=0.1, help="initial temperature (default: 0.1)")
     picture = commands.add_parser("draw", help="draw all curves made so far")
     picture.add_argument("--anchors", type=Path, help="CSV of published curves (default: none)")
     for command in (one, picture):
         command.add_argument("--out", type=Path, default=ROOT / "logs" / "learning", help="(default: logs/learning)")
     args = parser.parse_args()
     if args.command == "run":
-        run(args.method, args.task, args.seed, args.env_steps, args.reward_scale, args.out)
+        run(args.method, args.task, args.seed, args.env_steps, args.temperature, args.out)
     else:
         draw(args.out, args.anchors)
 

@@ -8,9 +8,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from collection import UNIFORM, Collectors, Order, PolicyShape
-from sac import Population, SacConfig
+from population import Population
+from sac import SacConfig
 from task_specs import get_task
 
 TASK = get_task("window-close")
@@ -23,8 +25,8 @@ def population():
 
 
 def collectors(population, workers, **options):
-    pool = Collectors(TASK, PolicyShape(population.actors.sizes), 3, workers, **options)
-    pool.set_policies(population.actors.flat())
+    pool = Collectors(TASK, PolicyShape(population.sizes), 3, workers, **options)
+    pool.set_policies(population.policies())
     return pool
 
 
@@ -67,18 +69,25 @@ def test_transitions_follow_each_other(episodes):
         assert not transitions["terminal"].any()
 
 
+def actor(population, agent, obs):
+    """What the learner's network says of observations."""
+    state = population.networks(agent)["best_actor_net"]
+    hidden = obs
+    for layer in (0, 2, 4, 6):
+        hidden = functional.linear(hidden.relu() if layer else hidden, state[f"{layer}.weight"], state[f"{layer}.bias"])
+    return hidden
+
+
 def test_the_workers_actor_is_the_learners(population, episodes):
     obs = torch.from_numpy(episodes[2].transitions["obs"].copy())
-    with torch.no_grad():
-        mean, _ = population.actors(obs.expand(3, -1, -1))[1].chunk(2, -1)
+    mean, _ = actor(population, 1, obs).chunk(2, -1)
     np.testing.assert_allclose(episodes[2].transitions["action"], torch.tanh(mean).numpy(), atol=1e-5)
 
 
 def test_a_stochastic_actor_draws_from_the_learners_distribution(population, episodes):
     transitions = episodes[1].transitions
     obs = torch.from_numpy(transitions["obs"].copy())
-    with torch.no_grad():
-        mean, log_std = population.actors(obs.expand(3, -1, -1))[0].chunk(2, -1)
+    mean, log_std = actor(population, 0, obs).chunk(2, -1)
     noise = (np.arctanh(transitions["action"].astype(np.float64)) - mean.numpy()) / log_std.exp().numpy()
     expected = np.random.default_rng(6).standard_normal((20, 4), np.float32)
     np.testing.assert_allclose(noise, expected, atol=1e-3)

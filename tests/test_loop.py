@@ -20,7 +20,7 @@ from task_specs import get_task
 SMALL = (
     "--model=builtin --env-name=window-close-v2 --total-timesteps=900 --init-exploration-steps=120 --episode-length=40 "
     "--LLM_freq=200 --display-interval=100000 --eval-episodes=2 --final_episodes=2 --hidden-size=16 --batch-size=16 "
-    "--pop_size=4 --elite_num=2 --num_workers=1 --device=cpu --seed=3 --buffer-size=2000"
+    "--pop_size=4 --elite_num=2 --num_workers=1 --threads=1 --device=cpu --seed=3 --buffer-size=2000"
 )
 
 
@@ -61,6 +61,12 @@ def scores_of(lares, success):
     return found
 
 
+def learn(lares, updates):
+    lares.updates_due = updates
+    lares.learn()
+    lares.watch()
+
+
 def ranked_as(lares, monkeypatch, success):
     monkeypatch.setattr(lares, "evaluate", lambda: scores_of(lares, success))
 
@@ -97,7 +103,7 @@ def test_every_transition_carries_the_reward_of_every_function(scratch):
 
 def test_a_search_round_keeps_elites_and_relabels_the_rest(scratch, monkeypatch):
     scratch.collect()
-    scratch.learn(3)
+    learn(scratch, 3)
     before = dict(scratch.programs)
     columns = scratch.buffer.columns["rewards"][: scratch.buffer.size].copy()
     best_networks = scratch.population.networks(2)
@@ -109,7 +115,7 @@ def test_a_search_round_keeps_elites_and_relabels_the_rest(scratch, monkeypatch)
         assert scratch.programs[slot] is before[slot]
         np.testing.assert_array_equal(scratch.buffer.columns["rewards"][:size, slot], columns[:, slot])
         assert (scratch.buffer.scale[slot], scratch.buffer.shift[slot]) == (1, 0)
-    assert scratch.population.constrained == [False, True, False, True]
+    assert scratch.population.held == [False, True, False, True]
     best = scratch.buffer.trained_rewards(2)
     for slot in (1, 3):
         program = scratch.programs[slot]
@@ -150,14 +156,14 @@ def test_the_human_agent_learns_from_the_environments_reward_and_is_never_replac
     size = init.buffer.size
     np.testing.assert_array_equal(init.buffer.columns["rewards"][:size, 4], init.buffer.columns["env_reward"][:size])
     assert 4 in init.buffer.columns["collector"][:size]  # it collects in every iteration
-    init.learn(3)
+    learn(init, 3)
     critic = init.population.networks(4)["best_qf1"]
     ranked_as(init, monkeypatch, [0, 1, 0.5, 0, 0])
     init.search_round()
     after = init.population.networks(4)
     torch.testing.assert_close(after["best_actor_net"], init.population.networks(1)["best_actor_net"], rtol=0, atol=0)
     torch.testing.assert_close(after["best_qf1"], critic, rtol=0, atol=0)
-    assert init.population.constrained == [True, False, False, True, False]
+    assert init.population.held == [True, False, False, True, False]
     np.testing.assert_array_equal(init.buffer.columns["rewards"][:size, 4], init.buffer.columns["env_reward"][:size])
 
 
@@ -211,9 +217,9 @@ def test_a_function_that_fails_later_loses_its_place_alone(scratch, monkeypatch)
 
 
 def test_a_diverged_agent_is_masked_and_comes_back_as_an_heir(scratch):
-    with torch.no_grad():
-        scratch.population.actors.parameters[0][2] = float("inf")
-    scratch.learn(1)
+    actor = scratch.population.agent_state(2)["actor"]
+    scratch.population.load_agent_state(2, {"actor": torch.full_like(actor, float("inf"))})
+    learn(scratch, 1)
     assert scratch.masked == {2: DIVERGED}
     assert set(scratch.evaluate()) == {0, 1, 3}
     scratch.search_round()
@@ -224,9 +230,9 @@ def test_a_diverged_agent_is_masked_and_comes_back_as_an_heir(scratch):
 def test_when_all_diverge_the_last_good_networks_return(scratch):
     scratch.evaluate()
     good = scratch.population.networks(0)
-    with torch.no_grad():
-        scratch.population.log_alpha[:] = float("nan")
-    scratch.learn(1)
+    for agent in scratch.agents:
+        scratch.population.load_agent_state(agent, {"log_alpha": torch.tensor([float("nan")])})
+    learn(scratch, 1)
     assert scratch.masked == {}
     torch.testing.assert_close(scratch.population.networks(0), good, rtol=0, atol=0)
 
@@ -266,9 +272,9 @@ def test_ablations(tmp_path, monkeypatch):
         ranked_as(lares, monkeypatch, [1, 0.5, 0, 0])
         lares.search_round()
         torch.testing.assert_close(lares.population.networks(3), networks, rtol=0, atol=0)
-        assert not any(lares.population.constrained)
+        assert not any(lares.population.held)
         np.testing.assert_allclose(lares.buffer.trained_rewards(3), lares.buffer.trained_rewards(0), rtol=1e-5)
-        lares.learn(2)
+        learn(lares, 2)
 
 
 def test_uniform_selection_ignores_success(tmp_path):
@@ -279,3 +285,17 @@ def test_uniform_selection_ignores_success(tmp_path):
         drawn = [arm for _ in range(300) for arm in lares.choose_arms()]
         counts = np.bincount(drawn, minlength=4)
         assert counts.min() > 0.8 * counts.max()
+
+
+def test_with_overlap_the_agents_learn_from_what_was_there_before(tmp_path):
+    with loop(tmp_path, flags="--overlap 1 --total-timesteps 400") as lares:
+        lares.begin()
+        assert lares.buffer.size == 120
+        for _ in range(3):
+            before, policies, due = lares.population.updates, lares.population.policies(), lares.updates_due
+            lares.collect()
+            assert lares.population.updates == before + due
+            # They collected with the weights that they had before they learned.
+            np.testing.assert_array_equal(lares.collectors._weights.columns["weights"][:4], policies)
+        assert lares.population.updates == lares.buffer.size - 120 - lares.updates_due > 0
+        assert not np.array_equal(lares.population.policies(), policies)

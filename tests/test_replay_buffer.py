@@ -37,10 +37,14 @@ def fill(buffer, first, count, collector=0, success=False):
             buffer.set_rewards(agent, start, stop, reward_of(agent, buffer.columns["obs"][start:stop, 0]))
 
 
+def draw(buffer, size, generator):
+    return buffer.batch(buffer.draw_rows(1, size, generator)[0])
+
+
 def test_a_batch_is_made_of_whole_rows_with_each_agents_own_reward():
     buffer = make()
     fill(buffer, 0, 40)
-    batch = buffer.draw(64, torch.Generator().manual_seed(0))
+    batch = draw(buffer, 64, torch.Generator().manual_seed(0))
     serial = batch.obs[..., 0]
     assert serial.shape == (3, 64)
     torch.testing.assert_close(batch.action, (serial + 0.25)[..., None].expand(-1, -1, ACTION))
@@ -56,7 +60,7 @@ def test_a_batch_is_made_of_whole_rows_with_each_agents_own_reward():
 def test_every_row_is_drawn_equally_often():
     buffer = make()
     fill(buffer, 0, 20)
-    drawn = buffer.draw(20_000, torch.Generator().manual_seed(1)).obs[0, :, 0].long()
+    drawn = draw(buffer, 20_000, torch.Generator().manual_seed(1)).obs[0, :, 0].long()
     counts = torch.bincount(drawn, minlength=20)
     assert counts.min() > 850
     assert counts.max() < 1150
@@ -97,7 +101,7 @@ def test_rescaling_maps_a_new_column_onto_the_best_one_as_it_is_trained_on(kind)
     else:
         assert new.std() == pytest.approx(best.std(), rel=1e-3)
         assert new.mean() == pytest.approx(best.mean() if kind == 2 else raw.mean() * buffer.scale[1], rel=1e-3)
-    batch = buffer.draw(32, torch.Generator().manual_seed(3))
+    batch = draw(buffer, 32, torch.Generator().manual_seed(3))
     rows = batch.obs[1, :, 0].long().numpy()
     np.testing.assert_allclose(batch.reward[1].numpy(), new[rows], rtol=1e-5)
 
@@ -130,7 +134,7 @@ def test_without_sharing_each_agent_draws_what_it_collected_and_the_exploration(
     fill(buffer, 0, 10, EXPLORATION)
     for agent in range(3):
         fill(buffer, 10 + 20 * agent, 20, agent)
-    batch = buffer.draw(500, torch.Generator().manual_seed(4))
+    batch = draw(buffer, 500, torch.Generator().manual_seed(4))
     for agent in range(3):
         own = set(range(10)) | set(range(10 + 20 * agent, 30 + 20 * agent))
         assert set(batch.obs[agent, :, 0].long().tolist()) == own
@@ -152,7 +156,7 @@ def test_a_restored_buffer_goes_on_as_the_saved_one():
     for buffer in (one, two):
         fill(buffer, 200, 9)
     for ours, theirs in zip(
-        one.draw(99, torch.Generator().manual_seed(5)), two.draw(99, torch.Generator().manual_seed(5)), strict=True
+        draw(one, 99, torch.Generator().manual_seed(5)), draw(two, 99, torch.Generator().manual_seed(5)), strict=True
     ):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
     means = [buffer.episode_means(buffer.columns["obs"][:, 0]) for buffer in (one, two)]

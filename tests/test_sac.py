@@ -1,19 +1,26 @@
 """The stacked population against plain SAC agents, written out one by one."""
 
 import copy
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+import models
 from models import Stack, flat_network
-from sac import Batch, Population, SacConfig
+from population import Population
+from replay_buffer import ReplayBuffer
+from sac import Agents, Batch, SacConfig
 
 OBS, ACTION, HIDDEN, BATCH = 7, 3, 16, 12
 CONFIG = SacConfig(OBS, ACTION, HIDDEN, q_lr=3e-3, p_lr=2e-3, gamma=0.9, tau=0.05, constraint_coef=0.7)
 CPU = torch.device("cpu")
+
+torch.set_num_threads(1)  # as in a run, where each thread of the population works alone
 
 
 def mlp(state):
@@ -98,17 +105,20 @@ def assert_same(population, plain, rtol=1e-4, atol=2e-6):
         for ours, theirs in zip(population.networks(k).values(), agent.networks(), strict=True):
             for name, value in theirs.state_dict().items():
                 torch.testing.assert_close(ours[name], value, rtol=rtol, atol=atol)
-        torch.testing.assert_close(population.log_alpha[k], agent.log_alpha, rtol=rtol, atol=atol)
+        torch.testing.assert_close(population.agent_state(k)["log_alpha"][0], agent.log_alpha, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("inherited", [False, True])
-def test_a_population_update_equals_separate_plain_updates(inherited):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_population_update_equals_separate_plain_updates(inherited, threads):
     agents = 3
-    population = Population(agents, CONFIG, CPU, seed=1)
+    population = Population(agents, CONFIG, CPU, seed=1, threads=threads)
     if inherited:  # before any update the optimizers are as new, as those of the plain agents are
         population.inherit(2, [0, 1])
     anchors = [population.networks(k) if inherited and k != 2 else None for k in range(agents)]
-    plain = [PlainSac(population.networks(k), population.log_alpha[k], anchors[k]) for k in range(agents)]
+    plain = [
+        PlainSac(population.networks(k), population.agent_state(k)["log_alpha"][0], anchors[k]) for k in range(agents)
+    ]
     generator = torch.Generator().manual_seed(2)
     for _ in range(20):
         batch = random_batch(agents, generator)
@@ -128,7 +138,7 @@ def test_a_terminal_state_is_not_bootstrapped_and_a_time_limit_is():
     terminal = torch.arange(BATCH).remainder(2).float()[None]
     batch = batch._replace(reward=torch.ones(1, BATCH), terminal=terminal)
     for _ in range(200):
-        population.update(batch, population.noise(BATCH))
+        population.update(batch, population.noise(BATCH)[0])
     state = population.networks(0)
     values = mlp(state["best_qf1"])(torch.cat([batch.obs[0], batch.action[0]], -1))[:, 0].detach()
     torch.testing.assert_close(values[1::2], torch.ones(BATCH // 2), atol=0.2, rtol=0)
@@ -136,13 +146,12 @@ def test_a_terminal_state_is_not_bootstrapped_and_a_time_limit_is():
 
 
 def test_the_squashed_density_integrates_to_one():
-    population = Population(1, SacConfig(OBS, 1, HIDDEN), CPU, seed=5)
-    obs = torch.randn(1, 1, OBS).expand(1, 4001, OBS)
-    mean, log_std = population.actors(obs[:, :1]).chunk(2, -1)
+    agents = Agents(1, SacConfig(OBS, 1, HIDDEN), CPU, torch.Generator().manual_seed(5))
+    heads = agents.actors.forward(torch.randn(1, 1, OBS).expand(1, 4001, OBS))[-1]
+    mean, log_std = heads.chunk(2, -1)
     u = torch.linspace(-12, 12, 4001)[None, :, None]
-    with torch.no_grad():
-        action, log_density = population.act(obs, (u - mean) / log_std.exp())
-    total = torch.trapezoid(log_density[0].exp().double(), action[0, :, 0].double())
+    sample = agents.sample(heads, (u - mean) / log_std.exp())
+    total = torch.trapezoid(sample.log_density[0].exp().double(), sample.action[0, :, 0].double())
     assert total.item() == pytest.approx(1, abs=1e-3)
 
 
@@ -150,19 +159,13 @@ def trained(seed=6, updates=5, agents=4):
     population = Population(agents, CONFIG, CPU, seed)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(updates):
-        population.update(random_batch(agents, generator), population.noise(BATCH))
+        population.update(random_batch(agents, generator), population.noise(BATCH)[0])
     return population
 
 
 def moments(population, k):
     """Adam's moments of everything that belongs to agent k."""
-    found = []
-    for optimizer in (population.actor_optimizer, population.critic_optimizer, population.alpha_optimizer):
-        for state in optimizer.state.values():
-            for name in ("exp_avg", "exp_avg_sq"):
-                rows = state[name].view(-1, population.count, *state[name].shape[1:])
-                found.append(rows[:, k].clone())
-    return found
+    return [rows for name, rows in population.agent_state(k).items() if "exp_avg" in name]
 
 
 def test_heirs_take_over_networks_targets_optimizers_and_temperature():
@@ -173,7 +176,7 @@ def test_heirs_take_over_networks_targets_optimizers_and_temperature():
         for ours, best in zip(population.networks(heir).values(), population.networks(2).values(), strict=True):
             for name in ours:
                 torch.testing.assert_close(ours[name], best[name], rtol=0, atol=0)
-        assert population.log_alpha[heir] == population.log_alpha[2]
+        assert population.agent_state(heir)["log_alpha"] == population.agent_state(2)["log_alpha"]
         for ours, best in zip(moments(population, heir), moments(population, 2), strict=True):
             assert best.abs().sum() > 0
             torch.testing.assert_close(ours, best, rtol=0, atol=0)
@@ -187,7 +190,7 @@ def test_heirs_take_over_networks_targets_optimizers_and_temperature():
 def test_heirs_learn_on_exactly_as_the_best_would():
     population = trained()
     population.inherit(2, [1])
-    population.constrained = [False] * 4
+    population.load_agent_state(1, {"held": torch.zeros(1)})
     generator = torch.Generator().manual_seed(8)
     batch = random_batch(1, generator)
     noise = torch.randn(2, 1, BATCH, ACTION, generator=generator)
@@ -209,8 +212,7 @@ def test_an_heir_of_the_actor_keeps_its_critics():
 
 def test_a_diverged_agent_does_not_touch_the_others():
     sound, broken = trained(), trained()
-    with torch.no_grad():
-        broken.actors.parameters[0][1] = float("nan")
+    broken.load_agent_state(1, {"actor": torch.full_like(broken.agent_state(1)["actor"], float("nan"))})
     generator = torch.Generator().manual_seed(9)
     batch, noise = random_batch(4, generator), torch.randn(2, 4, BATCH, ACTION, generator=generator)
     for population in (sound, broken):
@@ -232,7 +234,7 @@ def test_learning_goes_on_from_a_saved_state_as_if_nothing_had_happened():
     for _ in range(3):
         batch = random_batch(4, generator)
         for population in (one, two):
-            population.update(batch, population.noise(BATCH))
+            population.update(batch, population.noise(BATCH)[0])
     for k in range(4):
         torch.testing.assert_close(two.networks(k), one.networks(k), rtol=0, atol=0)
 
@@ -240,21 +242,150 @@ def test_learning_goes_on_from_a_saved_state_as_if_nothing_had_happened():
 def test_losses_are_means_since_they_were_last_read():
     population = trained(updates=0)
     batch = random_batch(4, torch.Generator().manual_seed(11))
-    population.update(batch, population.noise(BATCH))
+    population.update(batch, population.noise(BATCH)[0])
     first = population.losses()
-    population.update(batch, population.noise(BATCH))
+    population.update(batch, population.noise(BATCH)[0])
     second = population.losses()
     assert first["critic_loss"].shape == (4,)
     assert not np.allclose(first["critic_loss"], second["critic_loss"])
-    assert math.isclose(first["temperature"][0], 1.0)
+    assert math.isclose(first["temperature"][0], CONFIG.initial_temperature, rel_tol=1e-6)
 
 
-def test_a_stack_is_its_networks_side_by_side():
-    stack = Stack(3, [5, 8, 8, 2], CPU, torch.Generator().manual_seed(12))
-    inputs = torch.randn(3, 6, 5)
-    outputs = stack(inputs)
+def random_stack(count, sizes, seed):
+    stack = Stack(count, sizes, CPU)
+    for index in range(count):
+        stack.initialize(index, torch.Generator().manual_seed(seed + index))
+    return stack
+
+
+# Without oneDNN, which not every build of PyTorch has, the products are PyTorch's own.
+@pytest.fixture(params=[True, False], ids=["onednn", "plain"])
+def products(request, monkeypatch):
+    if not request.param:
+        monkeypatch.setattr(models, "_ONEDNN", None)
+    elif models._ONEDNN is None:
+        pytest.skip("this build of PyTorch has no oneDNN")
+
+
+@pytest.mark.usefixtures("products")
+@pytest.mark.parametrize("sizes", [(5, 8, 8, 2), (40, 64, 48, 1)])
+def test_a_stack_is_its_networks_side_by_side(sizes):
+    stack = random_stack(3, sizes, 12)
+    inputs = torch.randn(3, 6, sizes[0])
+    outputs = stack.forward(inputs)[-1]
     for k in range(3):
         torch.testing.assert_close(outputs[k], mlp(stack.network_state(k))(inputs[k]))
-        row, sizes = flat_network(stack.network_state(k))
-        assert sizes == (5, 8, 8, 2)
-        np.testing.assert_array_equal(row, stack.flat()[k])
+        row, found = flat_network(stack.network_state(k))
+        assert found == sizes
+        np.testing.assert_array_equal(row, stack.row(k))
+
+
+@pytest.mark.usefixtures("products")
+@pytest.mark.parametrize("sizes", [(5, 8, 8, 2), (40, 64, 48, 1)])
+def test_the_gradient_of_a_stack_is_that_of_its_networks(sizes):
+    stack = random_stack(3, sizes, 13)
+    inputs, weights = torch.randn(3, 6, sizes[0]), torch.randn(3, 6, sizes[-1])
+    into = torch.full_like(stack.values, float("nan"))
+    found = stack.backward(stack.forward(inputs), weights, into, slice(2, None))
+    assert stack.backward(stack.forward(inputs), weights, into) is None
+    for k in range(3):
+        network = mlp(stack.network_state(k))
+        own = inputs[k].clone().requires_grad_()
+        (network(own) * weights[k]).sum().backward()
+        torch.testing.assert_close(found[k], own.grad[:, 2:])
+        layers = [layer for layer in network if isinstance(layer, nn.Linear)]
+        expected = torch.cat([part.reshape(-1) for layer in layers for part in (layer.weight.grad.mT, layer.bias.grad)])
+        torch.testing.assert_close(stack.row(k, into), expected)
+
+
+class Rows:
+    """A source of batches that are what they are, in whatever order they are asked for."""
+
+    def __init__(self, agents):
+        self.batches = random_batch(agents, torch.Generator().manual_seed(14))
+
+    def draw_rows(self, updates, batch_size, generator):
+        return torch.randint(BATCH, (updates, len(self.batches.obs), batch_size), generator=generator)
+
+    def batch(self, rows, first=0):
+        agents = torch.arange(first, first + len(rows))[:, None]
+        return Batch(*(column[agents, rows] for column in self.batches))
+
+
+@pytest.mark.parametrize("interval", [1, 3])
+def test_however_many_threads_share_the_work_the_population_is_the_same(interval):
+    config = dataclasses.replace(CONFIG, target_update_interval=interval)
+    populations = [Population(5, config, CPU, seed=15, threads=threads) for threads in (1, 2, 3, 5)]
+    for population in populations:
+        population.learn(Rows(5), 8, 90)
+        assert population.updates == 90
+    one, *others = populations
+    losses = one.losses()
+    for other in others:
+        for k in range(5):
+            for name, rows in one.agent_state(k).items():
+                torch.testing.assert_close(other.agent_state(k)[name], rows, rtol=1e-3, atol=1e-5, msg=name)
+        for name, values in other.losses().items():
+            np.testing.assert_allclose(values, losses[name], rtol=1e-3)
+
+
+def test_learning_is_one_update_after_another():
+    learned, updated, source = Population(3, CONFIG, CPU, 16), Population(3, CONFIG, CPU, 16), Rows(3)
+    learned.learn(source, 8, 10)
+    rows = source.draw_rows(10, 8, updated.generator)
+    for own, noise in zip(rows, updated.noise(8, 10), strict=True):
+        updated.update(source.batch(own), noise)
+    for k in range(3):
+        torch.testing.assert_close(learned.agent_state(k), updated.agent_state(k), rtol=0, atol=0)
+
+
+def test_learning_ends_when_it_is_told_to():
+    population, asked = Population(2, CONFIG, CPU, seed=17, threads=2), []
+    population.learn(Rows(2), 8, 10_000, stop=lambda: len(asked) == 2 or asked.append(1))
+    assert 0 < population.updates < 1_000
+
+
+def test_an_update_never_waits_for_the_device(monkeypatch):
+    # Tensors that have shapes and no values refuse whoever asks for a value, as the recording of a CUDA graph does.
+    monkeypatch.setattr(models, "_ONEDNN", None)
+    generator = torch.Generator().manual_seed(18)
+    agents = Agents(3, CONFIG, CPU, generator)
+    buffer = ReplayBuffer(100, OBS, ACTION, 2, 3, CPU)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for agents.any_held in (False, True):
+            batch = buffer.batch(buffer.draw_rows(1, BATCH, generator)[0])
+            agents.update(batch, torch.randn(2, 3, BATCH, ACTION, generator=generator))
+        agents.follow(1)
+        with pytest.raises(DataDependentOutputException):
+            batch.obs.sum().item()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+@pytest.mark.parametrize("interval", [1, 3])
+def test_a_recorded_update_learns_what_the_update_does(interval):
+    config = dataclasses.replace(CONFIG, target_update_interval=interval)
+    cuda = torch.device("cuda")
+    recorded, plain = Population(3, config, cuda, seed=19), Population(3, config, cuda, seed=19)
+    buffer = ReplayBuffer(1_000, OBS, ACTION, 2, 3, cuda)
+    numbers = np.random.default_rng(20)
+
+    def collect(count):
+        columns = {"obs": OBS, "action": ACTION, "next_obs": OBS, "variables": 2}
+        transitions = {name: numbers.normal(size=(count, width)).astype(np.float32) for name, width in columns.items()}
+        transitions |= {name: np.zeros(count, np.float32) for name in ("env_reward", "terminal")}
+        for start, stop in buffer.add(transitions, 0, False):
+            for agent in range(3):
+                buffer.set_rewards(agent, start, stop, numbers.normal(size=stop - start).astype(np.float32))
+
+    for count in (200, 300, 700):  # more transitions arrive, and the ring comes round
+        collect(count)
+        recorded.learn(buffer, 8, 40)
+        for _ in range(40):
+            rows = buffer.draw_rows(1, 8, plain.generator)[0]
+            plain.update(buffer.batch(rows), plain.noise(8)[0])
+        if count == 300:
+            for population in (recorded, plain):
+                population.inherit(1, [0])
+    for k in range(3):
+        for name, rows in plain.agent_state(k).items():
+            torch.testing.assert_close(recorded.agent_state(k)[name], rows, rtol=1e-3, atol=1e-5, msg=name)
