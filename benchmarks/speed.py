@@ -73,12 +73,17 @@ class Row:
 
 MOST_CORES = 0.8 * cores()
 TABLE = [
-    Row("floor", "population update, K = 5, hidden 256, batch 128", "its bare matrix products", most=1.5),
+    Row(
+        "floor",
+        "population update, K = 5, width 256, batch 128",
+        "its matrix products alone, by the faster library",
+        most=1.5,
+    ),
     Row("plain", "the same", "five plain PyTorch agents, a thread each on every core", least=2),
     Row("sb3", "the same", "Stable-Baselines3 SAC, five times, one thread", least=3),
     Row("busy", "the same, while another process keeps a core busy", "without it", most=2.2),
     Row("two_runs", "updates of two runs at once", "of one run alone, twice", most=1.15),
-    Row("drawing", "drawing a batch for every agent out of 1,000,000 rows", "the update", most=0.04),
+    Row("drawing", "drawing a batch for every agent", "the update; both on one thread", most=0.04),
     Row("relabel", "relabeling a row, compiled", "the interpreted loop", least=25),
     Row("relabel_cold", "relabeling 1,000,000 rows, compilation included", most=3),
     Row("relabel_interpreted", "relabeling a row, not compiled", "the loop in one process", least=MOST_CORES),
@@ -289,7 +294,7 @@ def draw(result: Result, picture: Path) -> None:
         panel.grid(alpha=0.3, which="both")
     panels[0].set_ylabel("ms an update of all agents")
     where = host()["gpu"] if result["device"] == "cuda" else f"{host()['cpu']}, {host()['threads']} threads"
-    figure.suptitle(f"5 agents, 256 units, {speed_rows.ROWS:,} transitions, batch 128, but for what varies; {where}")
+    figure.suptitle(f"5 agents, 256 units, 100,000 transitions, batch 128, but for what varies; {where}")
     figure.tight_layout()
     figure.savefig(picture, dpi=150)
 

@@ -3,6 +3,7 @@
 Every row is prepared in a process of its own, by the function of its name, and ends with that process.
 """
 
+import contextlib
 import json
 import multiprocessing
 import subprocess
@@ -10,19 +11,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+import launch
 from arguments import parse_args
-from benchmarks.yardsticks import MatrixProducts, plain_updates, sb3_updates
+from benchmarks.yardsticks import bare_products, plain_updates, sb3_updates
 from collection import Collectors, Order, PolicyShape
 from environments import TaskEnvironment, record_probe
 from lares import LaRes
 from llm import connect
+from population import Population
 from processes import Interruption, SharedTable, cores
 from program_search import ProgramSearch
 from replay_buffer import EXPLORATION, ReplayBuffer
@@ -30,7 +33,7 @@ from reward_code import RewardWorkers
 from reward_text import extract
 from reward_worker import RewardFunction
 from run_log import RunLog
-from sac import Population, SacConfig
+from sac import SacConfig
 from task_specs import TASKS, get_task
 from thompson import ThompsonSampler
 
@@ -42,24 +45,23 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 TASK = "window-close"
 AGENTS, BATCH = 5, 128
 CONFIG = SacConfig(obs_size=39, action_size=4)
-ROWS = 100_000  # in the buffer, where a row does not say otherwise
 MILLION = 1_000_000
-UPDATES = {"cpu": 20, "cuda": 500}  # of one sample: some tenths of a second
+UPDATES = {"cpu": 64, "cuda": 512}  # of one sample: about a second
 
 # --- the population: everything that depends on how it is spoken to --------------------------------------------------
 
 
 def threads() -> int:
     """Threads that a run takes by itself."""
-    return min(cores(), 4)
+    return min(cores(), launch._MOST_THREADS)
 
 
-def new_population(device: torch.device, count: int = AGENTS, config: SacConfig = CONFIG) -> Population:
-    torch.set_num_threads(threads())
-    return Population(count, config, device, seed=0)
+def new_population(device: torch.device, count: int, config: SacConfig, on_threads: int) -> Population:
+    torch.set_num_threads(1)  # as a run does
+    return Population(count, config, device, seed=0, threads=on_threads)
 
 
-def filled_buffer(device: torch.device, count: int = AGENTS, rows: int = ROWS) -> ReplayBuffer:
+def filled_buffer(device: torch.device, count: int, rows: int) -> ReplayBuffer:
     """A buffer that is full of noise."""
     task = get_task(TASK)
     buffer = ReplayBuffer(rows, task.obs_size, task.action_size, task.variable_width, count, device)
@@ -76,18 +78,20 @@ def filled_buffer(device: torch.device, count: int = AGENTS, rows: int = ROWS) -
 
 def learn(population: Population, buffer: ReplayBuffer, updates: int) -> None:
     """Updates of all agents, drawing included, as training does them."""
-    update_one_by_one(population, buffer, updates)
+    population.learn(buffer, BATCH, updates)
 
 
-def update_one_by_one(population: Population, buffer: ReplayBuffer, updates: int) -> None:
-    """The same without any capture."""
+def learn_uncaptured(population: Population, buffer: ReplayBuffer, updates: int) -> None:
+    """The same, each kernel called for itself."""
     for _ in range(updates):
-        population.update(buffer.draw(BATCH, population.generator), population.noise(BATCH))
+        rows = buffer.draw_rows(1, BATCH, population.generator)[0]
+        population.update(buffer.batch(rows), population.noise(BATCH)[0])
 
 
-def draw(population: Population, buffer: ReplayBuffer) -> None:
-    """One batch for every agent."""
-    buffer.draw(BATCH, population.generator)
+def draw(population: Population, buffer: ReplayBuffer, updates: int) -> None:
+    """Batches of all agents for so many updates."""
+    for rows in buffer.draw_rows(updates, BATCH, population.generator):
+        buffer.batch(rows)
 
 
 def begun_run(logs: str, device: torch.device) -> LaRes:
@@ -95,13 +99,20 @@ def begun_run(logs: str, device: torch.device) -> LaRes:
     flags = ["--model=builtin", f"--env-name={TASK}", f"--device={device}", f"--log-dir={logs}"]
     args = parse_args([*flags, "--init-exploration-steps=600"], "from_scratch")
     args.threads, args.num_workers = threads(), cores()
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1)
     task = get_task(args.env_name)
     builtin = ProgramSearch(task, args.seed, None)
     model = connect(args.model, builtin=builtin, temperature=1.0, max_calls=0, max_tokens=0)
     lares = LaRes(args, "from_scratch", task, model, builtin, RunLog(logs, "loop", vars(args)), Interruption())
     lares.begin()
     return lares
+
+
+def learn_in(lares: LaRes, updates: int) -> None:
+    """The part of an iteration that comes after collecting, for so many new transitions."""
+    lares.updates_due = updates
+    lares.learn()
+    lares.watch()
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------
@@ -116,19 +127,30 @@ def timed(function: Callable[..., Any], *arguments: Any, times: int = 1) -> floa
     return (time.perf_counter() - began) / times
 
 
-def update_sample(
-    device: torch.device, count: int = AGENTS, config: SacConfig = CONFIG, rows: int = ROWS, learn: Any = learn
-) -> Sample:
-    """Seconds an update of a whole population."""
-    population, buffer = new_population(device, count, config), filled_buffer(device, count, rows)
-    updates = UPDATES[device.type]
-    return lambda: timed(learn, population, buffer, updates, times=updates)
+@dataclass
+class Learner:
+    """A population and its buffer."""
+
+    device: torch.device = CPU
+    count: int = AGENTS
+    config: SacConfig = CONFIG
+    rows: int = 100_000
+    on_threads: int = threads()
+
+    def __post_init__(self) -> None:
+        self._updates = UPDATES[self.device.type]
+        self._population = new_population(self.device, self.count, self.config, self.on_threads)
+        self._buffer = filled_buffer(self.device, self.count, self.rows)
+
+    def update(self, how: Callable[[Population, ReplayBuffer, int], None] = learn) -> float:
+        """Seconds an update of all agents."""
+        return timed(how, self._population, self._buffer, self._updates, times=self._updates)
 
 
 class Neighbour:
     """A process that does what `make(*arguments)` returns, a given number of times whenever it is told to."""
 
-    def __init__(self, make: Callable[..., Callable[[int], None]], *arguments: Any) -> None:
+    def __init__(self, make: Callable[..., Callable[[int], Any]], *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         context.Process(target=self._live, args=(theirs, make, arguments), daemon=True).start()
@@ -142,11 +164,12 @@ class Neighbour:
         return float(self._connection.recv())
 
     @staticmethod
-    def _live(connection: Any, make: Callable[..., Callable[[int], None]], arguments: tuple[Any, ...]) -> None:
+    def _live(connection: Any, make: Callable[..., Callable[[int], Any]], arguments: tuple[Any, ...]) -> None:
         do = make(*arguments)
-        while True:
-            times = connection.recv()
-            connection.send(timed(do, times, times=times))
+        with contextlib.suppress(EOFError):
+            while True:
+                times = connection.recv()
+                connection.send(timed(do, times, times=times))
 
 
 def together(neighbours: list[Neighbour], times: int) -> float:
@@ -160,70 +183,69 @@ def together(neighbours: list[Neighbour], times: int) -> float:
 
 
 def floor() -> Sides:
-    products = MatrixProducts(AGENTS, CONFIG, BATCH)
-
-    def repeated() -> None:
-        for _ in range(UPDATES["cpu"]):
-            products()
-
-    update = update_sample(CPU)
-    return update, lambda: timed(repeated, times=UPDATES["cpu"])
+    update = Learner().update
+    routes = bare_products(AGENTS, CONFIG, BATCH, threads())
+    repetitions = UPDATES["cpu"]
+    fastest = min(routes, key=lambda route: min(timed(route, repetitions) for _ in range(3)))
+    return update, lambda: timed(fastest, repetitions, times=repetitions)
 
 
 def plain() -> Sides:
-    agents = [Neighbour(plain_updates, CONFIG, ROWS, BATCH) for _ in range(cores())]
-    update = update_sample(CPU)
-    return update, lambda: together(agents, UPDATES["cpu"]) * AGENTS / len(agents)
+    agents = [Neighbour(plain_updates, CONFIG, BATCH) for _ in range(cores())]
+    return Learner().update, lambda: together(agents, UPDATES["cpu"]) * AGENTS / len(agents)
 
 
 def sb3() -> Sides:
-    agent = Neighbour(sb3_updates, CONFIG, ROWS, BATCH)
-    update = update_sample(CPU)
-    return update, lambda: together([agent], UPDATES["cpu"]) * AGENTS
+    agent = Neighbour(sb3_updates, CONFIG, BATCH)
+    return Learner().update, lambda: together([agent], UPDATES["cpu"]) * AGENTS
 
 
 def busy() -> Sides:
     context = multiprocessing.get_context("spawn")
-    busy = context.Event()
-    context.Process(target=_spin, args=(busy,), daemon=True).start()
-    update = update_sample(CPU)
+    switch, theirs = context.Pipe()
+    context.Process(target=_spin, args=(theirs,), daemon=True).start()
+    update = Learner().update
+
+    def turn(busy: bool) -> None:
+        switch.send(busy)
+        switch.recv()
 
     def beside_busy() -> float:
-        busy.set()
+        turn(True)
         seconds = update()
-        busy.clear()
+        turn(False)
         return seconds
 
     return beside_busy, update
 
 
-def _spin(busy: Any) -> None:
-    while True:
-        busy.wait()
-        sum(range(100_000))
+def _spin(switch: Any) -> None:
+    """Keep a core busy while the switch is on; each turn of it is confirmed."""
+    busy = False
+    with contextlib.suppress(EOFError):
+        while True:
+            if switch.poll(0 if busy else None):
+                busy = switch.recv()
+                switch.send(busy)
+            sum(range(10_000))
 
 
 def two_runs() -> Sides:
     # Not two whole short runs: most of such a run is its start, which is no work for two cores, and flatters.
     runs = [Neighbour(_updates) for _ in range(2)]
-    updates = 2 * UPDATES["cpu"]
+    updates = UPDATES["cpu"]
     return lambda: together(runs, updates), lambda: 2 * together(runs[:1], updates)
 
 
-def _updates() -> Callable[[int], None]:
-    population, buffer = new_population(CPU), filled_buffer(CPU)
+def _updates() -> Callable[[int], Any]:
+    population, buffer = new_population(CPU, AGENTS, CONFIG, threads()), filled_buffer(CPU, AGENTS, 100_000)
     return lambda updates: learn(population, buffer, updates)
 
 
 def drawing() -> Sides:
-    population, buffer = new_population(CPU), filled_buffer(CPU, rows=MILLION)
-
-    def draws() -> None:
-        for _ in range(200):
-            draw(population, buffer)
-
-    updates = UPDATES["cpu"]
-    return lambda: timed(draws, times=200), lambda: timed(learn, population, buffer, updates, times=updates)
+    # On one thread: each thread draws for its own agents, and so the share of the time is that of the work.
+    learner = Learner(rows=MILLION, on_threads=1)
+    return lambda: learner.update(draw), learner.update
 
 
 # --- rewards ----------------------------------------------------------------------------------------------------------
@@ -301,7 +323,8 @@ def relabel_interpreted() -> Sides:
 
 def new_rewards() -> Sides:
     steps = 150
-    pool, sources = reward_workers(ROWS, language_model_rewards(6))
+    rows = 100_000
+    pool, sources = reward_workers(rows, language_model_rewards(6))
     environment = TaskEnvironment(get_task(TASK))
     generator = np.random.default_rng(0)
     first = 0
@@ -310,7 +333,7 @@ def new_rewards() -> Sides:
         nonlocal first
         for _ in range(10):
             pool.evaluate_rows(sources, first, first + steps)
-            first = (first + steps) % (ROWS - steps)
+            first = (first + steps) % (rows - steps)
 
     def steps_alone() -> float:
         environment.reset(0)
@@ -376,9 +399,9 @@ class Loop:
         self._logs = tempfile.TemporaryDirectory()
         self.lares = begun_run(self._logs.name, device)
         self._fill(MILLION // 2)
-        self.updates = 5 * UPDATES[device.type]
+        self.updates = 2 * UPDATES[device.type]
         self.lares.collect()
-        self.lares.learn(1)
+        learn_in(self.lares, 1)
         self.lares.evaluate()
         # Once is enough: it comes once in 200,000 env steps, and takes seconds.
         self._search = timed(self.lares.search_round) / self.lares.args.LLM_freq
@@ -399,7 +422,7 @@ class Loop:
         before = lares.env_steps
         collecting = timed(lares.collect)
         collecting /= lares.env_steps - before
-        learning = timed(lares.learn, self.updates, times=self.updates) * lares.args.update_cycles
+        learning = timed(learn_in, lares, self.updates, times=self.updates) * lares.args.update_cycles
         evaluating = timed(lares.evaluate) / lares.args.display_interval
         return collecting + learning + evaluating + self._search
 
@@ -413,17 +436,32 @@ def whole_loop() -> Sides:
     return loop.seconds, loop.seconds_of_update
 
 
+# Runs an entry script, and says when its first episodes are there.
+_ANNOUNCED = """
+import runpy, sys
+from collection import Collectors
+run = Collectors.run
+def announced(collectors, orders):
+    episodes = run(collectors, orders)
+    print("the first env step is done", flush=True)
+    return episodes
+Collectors.run = announced
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 def start_up() -> Sides:
-    """Until the line that a run prints after its exploration, which is one env step long."""
+    """From the start of the process, with an exploration of one env step."""
     flags = ["--model=builtin", f"--env-name={TASK}", "--device=cpu", "--init-exploration-steps=1"]
 
     def seconds() -> float:
         with tempfile.TemporaryDirectory() as logs:
-            command = [sys.executable, "-u", str(ROOT / "lares_from_scratch.py"), *flags, f"--log-dir={logs}"]
+            command = [sys.executable, "-c", _ANNOUNCED, "lares_from_scratch.py", *flags, f"--log-dir={logs}"]
             began = time.perf_counter()
-            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
                 assert process.stdout is not None
-                if not any("env steps to go" in line for line in process.stdout):
+                if not any("the first env step is done" in line for line in process.stdout):
                     raise RuntimeError("the run ended before its first env step")
                 took = time.perf_counter() - began
                 process.kill()
@@ -437,12 +475,13 @@ def start_up() -> Sides:
 
 
 def gpu_capture() -> Sides:
-    return update_sample(CUDA), update_sample(CUDA, learn=update_one_by_one)
+    captured, uncaptured = Learner(CUDA), Learner(CUDA)
+    return captured.update, lambda: uncaptured.update(learn_uncaptured)
 
 
 def gpu_updates() -> Sides:
-    update = update_sample(CUDA)
-    return lambda: 1 / update(), None
+    learner = Learner(CUDA)
+    return lambda: 1 / learner.update(), None
 
 
 def gpu_loop() -> Sides:
@@ -451,7 +490,7 @@ def gpu_loop() -> Sides:
 
 
 def gpu_population() -> Sides:
-    return update_sample(CUDA, 20), update_sample(CUDA)
+    return Learner(CUDA, count=20).update, Learner(CUDA).update
 
 
 # --- how the cost of an update grows ----------------------------------------------------------------------------------
@@ -465,9 +504,9 @@ SCALING: dict[str, Sequence[int]] = {
 
 def scaling_samples(device: torch.device) -> dict[str, dict[int, Sample]]:
     """For each axis and each value on it, seconds an update; everything else is as in the table."""
-    makes: dict[str, Callable[[int], Sample]] = {
-        "population": lambda count: update_sample(device, count),
-        "hidden size": lambda width: update_sample(device, config=replace(CONFIG, hidden_size=width)),
-        "buffer rows": lambda rows: update_sample(device, rows=rows),
+    makes: dict[str, Callable[[int], Learner]] = {
+        "population": lambda count: Learner(device, count=count),
+        "hidden size": lambda width: Learner(device, config=replace(CONFIG, hidden_size=width)),
+        "buffer rows": lambda rows: Learner(device, rows=rows),
     }
-    return {axis: {value: makes[axis](value) for value in values} for axis, values in SCALING.items()}
+    return {axis: {value: makes[axis](value).update for value in values} for axis, values in SCALING.items()}

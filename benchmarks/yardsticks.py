@@ -3,7 +3,9 @@
 Nothing here is used for learning, and nothing is tuned: an agent of this file is what one finds in a textbook.
 """
 
+import concurrent.futures
 import copy
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -16,8 +18,44 @@ from torch.nn import functional
 
 from sac import SacConfig
 
-Operands = tuple[Tensor, Tensor, Tensor]  # two factors, and where their product goes
 Layer = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+Product = Callable[[Tensor, Tensor, Tensor], Any]  # of two factors, into the third
+
+
+def bare_products(count: int, config: SacConfig, batch_size: int, threads: int) -> list[Callable[[int], None]]:
+    """Ways to compute the products of so many updates of all agents: with MKL, and with oneDNN where PyTorch has it.
+
+    As one batch on PyTorch's own threads, and agent by agent on threads that wait for nothing.
+    """
+    together = MatrixProducts(count, config, batch_size)
+    alone = [MatrixProducts(1, config, batch_size) for _ in range(count)]
+    pool = concurrent.futures.ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+
+    def as_one_batch(updates: int) -> None:
+        torch.set_num_threads(threads)
+        together(_batched, updates)
+        torch.set_num_threads(1)
+
+    def agent_by_agent(product: Product, updates: int) -> None:
+        piece = 4  # short, so that no thread is left alone with the last agent
+        tasks = [pool.submit(agent, product, piece) for _ in range(updates // piece) for agent in alone]
+        concurrent.futures.wait(tasks)
+
+    by_agent = [_batched, _onednn] if _LINEAR else [_batched]
+    return [as_one_batch, *(functools.partial(agent_by_agent, product) for product in by_agent)]
+
+
+_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+
+
+def _batched(left: Tensor, right: Tensor, product: Tensor) -> None:
+    torch.bmm(left, right, out=product)
+
+
+def _onednn(left: Tensor, right: Tensor, _: Tensor) -> None:
+    assert _LINEAR is not None
+    for a, b in zip(left, right.mT, strict=True):
+        _LINEAR(a, b, None, "none", [], "")
 
 
 class MatrixProducts:
@@ -35,17 +73,16 @@ class MatrixProducts:
         first, *others = critics
         forward = [(x, weight, y) for x, weight, y, *_ in actors]
         values = [(x, weight, y) for x, weight, y, *_ in critics]
-        self._products: list[Operands] = [*forward, *values, *values, *_gradients(critics)]
-        self._products += [*forward, *values]
-        self._products += [(dy, weight.mT, dx) for _, weight, _, dy, dx, _ in reversed(others)]
+        self._operands = [*forward, *values, *values, *_gradients(critics), *forward, *values]
+        self._operands += [(dy, weight.mT, dx) for _, weight, _, dy, dx, _ in reversed(others)]
         _, weight, _, dy, dx, _ = first
-        self._products += [(dy, weight[:, -action:].mT, dx[..., :action].contiguous())]
-        self._products += _gradients(actors)
+        self._operands += [(dy, weight[:, -action:].mT, dx[..., :action].contiguous()), *_gradients(actors)]
 
-    def __call__(self) -> None:
-        """Compute them all."""
-        for left, right, product in self._products:
-            torch.bmm(left, right, out=product)
+    def __call__(self, product: Product, updates: int) -> None:
+        """Compute them all, so many times."""
+        for _ in range(updates):
+            for operands in self._operands:
+                product(*operands)
 
 
 def _layers(count: int, sizes: list[int], batch_size: int) -> list[Layer]:
@@ -58,9 +95,9 @@ def _layers(count: int, sizes: list[int], batch_size: int) -> list[Layer]:
     return rows
 
 
-def _gradients(layers: list[Layer]) -> list[Operands]:
+def _gradients(layers: list[Layer]) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Backward through a stack: the gradient of every weight, and of every input but the first."""
-    products: list[Operands] = []
+    products = []
     for number, (x, weight, _, dy, dx, dweight) in reversed(list(enumerate(layers))):
         products.append((x.mT, dy, dweight))
         if number > 0:
@@ -132,22 +169,25 @@ def _step(optimizer: torch.optim.Optimizer, loss: Any) -> None:
     optimizer.step()
 
 
-def plain_updates(config: SacConfig, rows: int, batch_size: int) -> Callable[[int], None]:
-    """Makes one plain agent on one thread; returns what does a number of updates, batches drawn from `rows` rows."""
+_ROWS = 100_000  # in a replay buffer
+
+
+def plain_updates(config: SacConfig, batch_size: int) -> Callable[[int], None]:
+    """Makes one plain agent on one thread; returns what does a number of updates, the drawing of batches included."""
     torch.set_num_threads(1)
     agent = PlainAgent(config)
     widths = (config.obs_size, config.action_size, 1, config.obs_size)
-    columns = [torch.randn(rows, width) for width in widths] + [torch.zeros(rows, 1)]
+    columns = [torch.randn(_ROWS, width) for width in widths] + [torch.zeros(_ROWS, 1)]
 
     def learn(updates: int) -> None:
         for _ in range(updates):
-            picks = torch.randint(rows, (batch_size,))
+            picks = torch.randint(_ROWS, (batch_size,))
             agent.update(*(column[picks] for column in columns))
 
     return learn
 
 
-def sb3_updates(config: SacConfig, rows: int, batch_size: int) -> Callable[[int], None]:
+def sb3_updates(config: SacConfig, batch_size: int) -> Callable[[int], None]:
     """The same with Stable-Baselines3: its own networks, its own replay buffer, on one thread."""
     import gymnasium
     from stable_baselines3 import SAC
@@ -165,7 +205,7 @@ def sb3_updates(config: SacConfig, rows: int, batch_size: int) -> Callable[[int]
         "MlpPolicy",
         Environment(),
         learning_rate=config.p_lr,
-        buffer_size=rows,
+        buffer_size=_ROWS,
         batch_size=batch_size,
         tau=config.tau,
         gamma=config.gamma,
