@@ -21,8 +21,13 @@ import reward_names
 import reward_utils
 from reward_simplify import simplified
 
-# Bounds are checked, and a division by zero raises, as they do in Python; nothing is reordered.
-_OPTIONS: dict[str, Any] = {"nopython": True, "boundscheck": True, "error_model": "python", "fastmath": False}
+# Bounds are checked, and a division by zero raises, as they do in Python; nothing is reordered. What is only called by
+# machine code needs no entry from Python, nor does anything need one from C; they are a tenth of the compilation.
+_OPTIONS: dict[str, Any] = {
+    **{"nopython": True, "boundscheck": True, "error_model": "python", "fastmath": False},
+    "no_cfunc_wrapper": True,
+}
+_CALLED_BY_MACHINE_CODE: dict[str, Any] = {**_OPTIONS, "no_cpython_wrapper": True}
 
 
 def compile_rows(source: str, shapes: Sequence[tuple[int, ...]]) -> Callable[..., None]:
@@ -45,7 +50,7 @@ def compile_rows(source: str, shapes: Sequence[tuple[int, ...]]) -> Callable[...
     exec(compile(tree, "<reward>", "exec", reward_names.ANNOTATIONS_STAY_TEXT, dont_inherit=True), namespace)
     for name, value in namespace.items():
         if isinstance(value, types.FunctionType) and value.__globals__ is namespace:
-            namespace[name] = numba.jit(**_OPTIONS)(value)
+            namespace[name] = numba.jit(**_CALLED_BY_MACHINE_CODE)(value)
     arguments = [f"a{index}" for index in range(len(shapes))]
     call = ", ".join(f"{argument}[row]" for argument in arguments)
     loop = f"""

@@ -268,7 +268,8 @@ def _environment() -> dict[str, str]:
     """All of the environment variables that a reward worker gets: no keys, no paths but those that Python needs."""
     needed = {name: os.environ[name] for name in ("PYTHONPATH", "LD_LIBRARY_PATH") if name in os.environ}
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-    return {**needed, **dict.fromkeys(threads, "1"), "PYTHONHASHSEED": "0"}
+    # For vectors of three, level 1 gives machine code that is a third faster than that of level 3, and gives it sooner.
+    return {**needed, **dict.fromkeys(threads, "1"), "NUMBA_OPT": "1", "PYTHONHASHSEED": "0"}
 
 
 def _shared_integer() -> int:

@@ -196,11 +196,12 @@ def _host() -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), **versions},
         "commit": commit,
-        "host": {"system": platform.platform(), "cpu": _processor(), "gpu": gpu},
+        "host": {"system": platform.platform(), "cpu": processor(), "gpu": gpu},
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of the CPU, as far as it is known."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

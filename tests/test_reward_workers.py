@@ -283,7 +283,7 @@ def test_workers_know_no_secret_and_import_no_learner(monkeypatch, workers):
     assert "secret" not in environment
     assert set(re.findall(r"(\w+)=", environment)) <= {
         *("PYTHONPATH", "LD_LIBRARY_PATH", "PYTHONHASHSEED", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
-        *("MKL_NUM_THREADS", "NUMBA_NUM_THREADS"),
+        *("MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "NUMBA_OPT"),
     }
     assert "libtorch" not in maps
     assert "mujoco" not in maps

@@ -70,7 +70,7 @@ def test_without_a_command_it_lists_them(tmp_path):
     sandbox = Sandbox(tmp_path)
     done = sandbox.run()
     assert done.returncode == 0
-    for command in ("quickstart", "setup", "test", "from_scratch", "with_init"):
+    for command in ("quickstart", "setup", "test", "bench", "from_scratch", "with_init"):
         assert re.search(rf"^  {command}\b", done.stdout, re.MULTILINE)
     assert not (sandbox.project / ".venv").exists()
 
@@ -108,6 +108,15 @@ def test_the_gate_runs_everything_and_nothing_weaker(sandbox):
         "python -m mypy",
         "python -m pytest --durations=15",
     ]
+
+
+def test_bench_brings_its_yardsticks_and_passes_flags_on(sandbox):
+    (sandbox.project / "benchmarks").mkdir()
+    (sandbox.project / "benchmarks" / "speed.py").write_text("import sys; print(sys.argv)")
+    sandbox.forget_calls()
+    done = sandbox.run("bench", "--only", "floor")
+    assert (done.returncode, done.stdout) == (0, "['benchmarks/speed.py', '--only', 'floor']\n")
+    assert [call.split()[-1] for call in sandbox.calls("pip install")] == ["benchmarks/requirements.txt"]
 
 
 FROM_SCRATCH = {"window-close": 500, "window-open": 200, "button-press": 50, "door-close": 100, "drawer-open": 200}

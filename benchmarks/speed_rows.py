@@ -1,0 +1,512 @@
+"""What is measured for each row of the speed table: two functions that take one sample each, figure and yardstick.
+
+Every row is prepared in a process of its own, by the function of its name, and ends with that process.
+"""
+
+import contextlib
+import json
+import multiprocessing
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import launch
+from arguments import parse_args
+from benchmarks.yardsticks import bare_products, plain_updates, sb3_updates
+from collection import Collectors, Order, PolicyShape
+from environments import TaskEnvironment, record_probe
+from lares import LaRes
+from llm import connect
+from population import Population
+from processes import Interruption, SharedTable, cores
+from program_search import ProgramSearch
+from replay_buffer import EXPLORATION, ReplayBuffer
+from reward_code import RewardWorkers
+from reward_text import extract
+from reward_worker import RewardFunction
+from run_log import RunLog
+from sac import SacConfig
+from task_specs import TASKS, get_task
+from thompson import ThompsonSampler
+
+Sample = Callable[[], float]
+Sides = tuple[Sample, Sample | None]
+
+ROOT = Path(__file__).parents[1]
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+TASK = "window-close"
+AGENTS, BATCH = 5, 128
+CONFIG = SacConfig(obs_size=39, action_size=4)
+MILLION = 1_000_000
+UPDATES = {"cpu": 64, "cuda": 512}  # of one sample: about a second
+
+# --- the population: everything that depends on how it is spoken to --------------------------------------------------
+
+
+def threads() -> int:
+    """Threads that a run takes by itself."""
+    return min(cores(), launch._MOST_THREADS)
+
+
+def new_population(device: torch.device, count: int, config: SacConfig, on_threads: int) -> Population:
+    torch.set_num_threads(1)  # as a run does
+    return Population(count, config, device, seed=0, threads=on_threads)
+
+
+def filled_buffer(device: torch.device, count: int, rows: int) -> ReplayBuffer:
+    """A buffer that is full of noise."""
+    task = get_task(TASK)
+    buffer = ReplayBuffer(rows, task.obs_size, task.action_size, task.variable_width, count, device)
+    block = min(rows, 10_000)
+    generator = np.random.default_rng(0)
+    drawn = ("obs", "action", "next_obs", "env_reward")
+    noise = {name: generator.standard_normal(buffer.columns[name][:block].shape, np.float32) for name in drawn}
+    while buffer.added < rows:
+        for start, stop in buffer.add({**noise, "terminal": np.zeros(block, np.float32)}, 0, False):
+            for agent in range(count):
+                buffer.set_rewards(agent, start, stop, noise["env_reward"][: stop - start])
+    return buffer
+
+
+def learn(population: Population, buffer: ReplayBuffer, updates: int) -> None:
+    """Updates of all agents, drawing included, as training does them."""
+    population.learn(buffer, BATCH, updates)
+
+
+def learn_uncaptured(population: Population, buffer: ReplayBuffer, updates: int) -> None:
+    """The same, each kernel called for itself."""
+    for _ in range(updates):
+        rows = buffer.draw_rows(1, BATCH, population.generator)[0]
+        population.update(buffer.batch(rows), population.noise(BATCH)[0])
+
+
+def draw(population: Population, buffer: ReplayBuffer, updates: int) -> None:
+    """Batches of all agents for so many updates."""
+    for rows in buffer.draw_rows(updates, BATCH, population.generator):
+        buffer.batch(rows)
+
+
+def begun_run(logs: str, device: torch.device) -> LaRes:
+    """A run with default flags, up to the moment at which learning begins, but for a shorter exploration."""
+    flags = ["--model=builtin", f"--env-name={TASK}", f"--device={device}", f"--log-dir={logs}"]
+    args = parse_args([*flags, "--init-exploration-steps=600"], "from_scratch")
+    args.threads, args.num_workers = threads(), cores()
+    torch.set_num_threads(1)
+    task = get_task(args.env_name)
+    builtin = ProgramSearch(task, args.seed, None)
+    model = connect(args.model, builtin=builtin, temperature=1.0, max_calls=0, max_tokens=0)
+    lares = LaRes(args, "from_scratch", task, model, builtin, RunLog(logs, "loop", vars(args)), Interruption())
+    lares.begin()
+    return lares
+
+
+def learn_in(lares: LaRes, updates: int) -> None:
+    """The part of an iteration that comes after collecting, for so many new transitions."""
+    lares.updates_due = updates
+    lares.learn()
+    lares.watch()
+
+
+# --- helpers ----------------------------------------------------------------------------------------------------------
+
+
+def timed(function: Callable[..., Any], *arguments: Any, times: int = 1) -> float:
+    """Seconds that the function takes, device included, divided by `times`."""
+    began = time.perf_counter()
+    function(*arguments)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return (time.perf_counter() - began) / times
+
+
+@dataclass
+class Learner:
+    """A population and its buffer."""
+
+    device: torch.device = CPU
+    count: int = AGENTS
+    config: SacConfig = CONFIG
+    rows: int = 100_000
+    on_threads: int = threads()
+
+    def __post_init__(self) -> None:
+        self._updates = UPDATES[self.device.type]
+        self._population = new_population(self.device, self.count, self.config, self.on_threads)
+        self._buffer = filled_buffer(self.device, self.count, self.rows)
+
+    def update(self, how: Callable[[Population, ReplayBuffer, int], None] = learn) -> float:
+        """Seconds an update of all agents."""
+        return timed(how, self._population, self._buffer, self._updates, times=self._updates)
+
+
+class Neighbour:
+    """A process that does what `make(*arguments)` returns, a given number of times whenever it is told to."""
+
+    def __init__(self, make: Callable[..., Callable[[int], Any]], *arguments: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        context.Process(target=self._live, args=(theirs, make, arguments), daemon=True).start()
+
+    def start(self, times: int) -> None:
+        """Tell it to begin."""
+        self._connection.send(times)
+
+    def seconds(self) -> float:
+        """Wait until it is done; how long it took for one time."""
+        return float(self._connection.recv())
+
+    @staticmethod
+    def _live(connection: Any, make: Callable[..., Callable[[int], Any]], arguments: tuple[Any, ...]) -> None:
+        do = make(*arguments)
+        with contextlib.suppress(EOFError):
+            while True:
+                times = connection.recv()
+                connection.send(timed(do, times, times=times))
+
+
+def together(neighbours: list[Neighbour], times: int) -> float:
+    """Let all of them do it at once; what the slowest takes for one time."""
+    for neighbour in neighbours:
+        neighbour.start(times)
+    return max(neighbour.seconds() for neighbour in neighbours)
+
+
+# --- updates ----------------------------------------------------------------------------------------------------------
+
+
+def floor() -> Sides:
+    update = Learner().update
+    routes = bare_products(AGENTS, CONFIG, BATCH, threads())
+    repetitions = UPDATES["cpu"]
+    fastest = min(routes, key=lambda route: min(timed(route, repetitions) for _ in range(3)))
+    return update, lambda: timed(fastest, repetitions, times=repetitions)
+
+
+def plain() -> Sides:
+    agents = [Neighbour(plain_updates, CONFIG, BATCH) for _ in range(cores())]
+    return Learner().update, lambda: together(agents, UPDATES["cpu"]) * AGENTS / len(agents)
+
+
+def sb3() -> Sides:
+    agent = Neighbour(sb3_updates, CONFIG, BATCH)
+    return Learner().update, lambda: together([agent], UPDATES["cpu"]) * AGENTS
+
+
+def busy() -> Sides:
+    context = multiprocessing.get_context("spawn")
+    switch, theirs = context.Pipe()
+    context.Process(target=_spin, args=(theirs,), daemon=True).start()
+    update = Learner().update
+
+    def turn(busy: bool) -> None:
+        switch.send(busy)
+        switch.recv()
+
+    def beside_busy() -> float:
+        turn(True)
+        seconds = update()
+        turn(False)
+        return seconds
+
+    return beside_busy, update
+
+
+def _spin(switch: Any) -> None:
+    """Keep a core busy while the switch is on; each turn of it is confirmed."""
+    busy = False
+    with contextlib.suppress(EOFError):
+        while True:
+            if switch.poll(0 if busy else None):
+                busy = switch.recv()
+                switch.send(busy)
+            sum(range(10_000))
+
+
+def two_runs() -> Sides:
+    # Not two whole short runs: most of such a run is its start, which is no work for two cores, and flatters.
+    runs = [Neighbour(_updates) for _ in range(2)]
+    updates = UPDATES["cpu"]
+    return lambda: together(runs, updates), lambda: 2 * together(runs[:1], updates)
+
+
+def _updates() -> Callable[[int], Any]:
+    population, buffer = new_population(CPU, AGENTS, CONFIG, threads()), filled_buffer(CPU, AGENTS, 100_000)
+    return lambda updates: learn(population, buffer, updates)
+
+
+def drawing() -> Sides:
+    # On one thread: each thread draws for its own agents, and so the share of the time is that of the work.
+    learner = Learner(rows=MILLION, on_threads=1)
+    return lambda: learner.update(draw), learner.update
+
+
+# --- rewards ----------------------------------------------------------------------------------------------------------
+
+# Text is nothing that Numba compiles in this way, and harmless.
+_NOT_FOR_NUMBA = """
+def compute_reward(tcp_center, obj, target, action):
+    parts = {
+        "reach": 1.0 - np.tanh(5.0 * np.linalg.norm(obj - tcp_center)),
+        "move": 3.0 * np.exp(-np.linalg.norm(obj - target) / 0.1),
+        "effort": -0.01 * np.sum(action ** 2),
+    }
+    rounded = float(f"{sum(parts.values()):.6f}")
+    return rounded, parts
+"""
+
+
+def language_model_rewards(count: int) -> list[str]:
+    """Reward functions that a language model has written for the task."""
+    lines = (ROOT / "recordings" / f"{TASK}-v2" / "llm.jsonl").read_text(encoding="utf-8").splitlines()
+    responses = [response for line in lines for response in json.loads(line)["texts"]]
+    return [extract(response) for response in responses][:count]
+
+
+def reward_workers(rows: int, sources: list[str]) -> tuple[RewardWorkers, list[str]]:
+    """Workers with `rows` transitions, the probe's over and over, that know the sources; and these as checked."""
+    task = get_task(TASK)
+    probe = record_probe(task, seed=0)
+    table = SharedTable.create(rows, {name: column.shape[1] for name, column in probe.items()})
+    for name, column in probe.items():
+        table.columns[name][:] = np.resize(column, (rows, column.shape[1]))
+    pool = RewardWorkers(task.inputs, cores(), table)
+    return pool, [verdict.source for verdict in pool.check(sources, probe)]
+
+
+def interpreted_sample(sources: list[str], rows: int) -> Sample:
+    """Seconds a row of the interpreted loop in this process, the functions one after the other."""
+    task = get_task(TASK)
+    probe = record_probe(task, seed=0)
+    columns = {name: np.resize(column, (rows, column.shape[1])) for name, column in probe.items()}
+    inputs = {name: [place.column, place.start, place.stop, place.shape] for name, place in task.inputs.items()}
+    functions = [RewardFunction(source, inputs, np.zeros(1, np.int64)) for source in sources]
+    return lambda: timed(lambda: [function.interpreted(columns) for function in functions], times=rows)
+
+
+def relabel() -> Sides:
+    pool, sources = reward_workers(MILLION, language_model_rewards(5))
+
+    def one_after_the_other() -> None:
+        for source in sources:
+            pool.evaluate_rows([source], 0, MILLION)
+
+    return lambda: timed(one_after_the_other, times=MILLION), interpreted_sample(sources, 5_000)
+
+
+def relabel_cold() -> Sides:
+    pool, [source] = reward_workers(MILLION, language_model_rewards(1))
+    probe = record_probe(get_task(TASK), seed=0)
+    copies = 0
+
+    def check_and_relabel() -> None:
+        nonlocal copies
+        copies += 1  # no worker knows this one
+        [verdict] = pool.check([f"{source}\nNUMBER = {copies}\n"], probe)
+        pool.evaluate_rows([verdict.source], 0, MILLION)
+
+    return lambda: timed(check_and_relabel), None
+
+
+def relabel_interpreted() -> Sides:
+    rows = 20_000 * cores()
+    pool, sources = reward_workers(rows, [_NOT_FOR_NUMBA])
+    return lambda: timed(pool.evaluate_rows, sources, 0, rows, times=rows), interpreted_sample(sources, 20_000)
+
+
+def new_rewards() -> Sides:
+    steps = 150
+    rows = 100_000
+    pool, sources = reward_workers(rows, language_model_rewards(6))
+    environment = TaskEnvironment(get_task(TASK))
+    generator = np.random.default_rng(0)
+    first = 0
+
+    def episodes() -> None:
+        nonlocal first
+        for _ in range(10):
+            pool.evaluate_rows(sources, first, first + steps)
+            first = (first + steps) % (rows - steps)
+
+    def steps_alone() -> float:
+        environment.reset(0)
+        actions = generator.uniform(-1, 1, (steps, CONFIG.action_size))
+        return timed(lambda: [environment.step(action) for action in actions], times=steps)
+
+    return lambda: timed(episodes, times=10 * steps), steps_alone
+
+
+# --- episodes ---------------------------------------------------------------------------------------------------------
+
+
+def _collectors(workers: int) -> Collectors:
+    task = get_task(TASK)
+    shape = PolicyShape((task.obs_size, 256, 256, 256, 2 * task.action_size))
+    collectors = Collectors(task, shape, AGENTS, workers)
+    scale = np.random.default_rng(0).standard_normal((AGENTS, shape.parameters), np.float32)
+    collectors.set_policies(0.02 * scale)
+    return collectors
+
+
+def _seconds_an_env_step(collectors: Collectors, rounds: list[list[Order]]) -> float:
+    env_steps = sum(order.steps for orders in rounds for order in orders)
+    return timed(lambda: [collectors.run(orders) for orders in rounds], times=env_steps)
+
+
+def collection() -> Sides:
+    # The arms of some iterations, as Thompson sampling draws them while it knows nothing.
+    sampler, generator = ThompsonSampler(AGENTS, 1000), np.random.default_rng(0)
+    arms = [sampler.draw(range(AGENTS), AGENTS, generator) for _ in range(8)]
+    rounds = [[Order(arm, 10 * i + arm, 150) for arm in drawn] for i, drawn in enumerate(arms)]
+    many, one = _collectors(cores()), _collectors(1)
+    return lambda: _seconds_an_env_step(many, rounds), lambda: _seconds_an_env_step(one, rounds)
+
+
+def evaluation() -> Sides:
+    orders = [[Order(arm, seed, 150, deterministic=True) for arm in range(AGENTS) for seed in range(10)]]
+    many, one = _collectors(cores()), _collectors(1)
+    return lambda: _seconds_an_env_step(many, orders), lambda: _seconds_an_env_step(one, orders)
+
+
+# --- the whole -------------------------------------------------------------------------------------------------------
+
+
+def buffer_row() -> Sides:
+    sizes = []
+    for name in TASKS:
+        task = get_task(name)
+        with_human_agent = AGENTS + 1
+        buffer = ReplayBuffer(1, task.obs_size, task.action_size, task.variable_width, with_human_agent, CPU)
+        sizes.append(float(buffer.bytes_per_row))
+    return lambda: max(sizes), None
+
+
+class Loop:
+    """A run in this process, with the buffer as full as it is halfway through a million env steps.
+
+    Its parts are timed apart, and put together by how often each comes at default settings, so that a sample needs no
+    10,000 env steps.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._logs = tempfile.TemporaryDirectory()
+        self.lares = begun_run(self._logs.name, device)
+        self._fill(MILLION // 2)
+        self.updates = 2 * UPDATES[device.type]
+        self.lares.collect()
+        learn_in(self.lares, 1)
+        self.lares.evaluate()
+        # Once is enough: it comes once in 200,000 env steps, and takes seconds.
+        self._search = timed(self.lares.search_round) / self.lares.args.LLM_freq
+
+    def _fill(self, rows: int) -> None:
+        buffer = self.lares.buffer
+        there = {name: column[: buffer.size].copy() for name, column in buffer.columns.items()}
+        rewards = there.pop("rewards")
+        del there["collector"]
+        while buffer.size < rows:
+            for start, stop in buffer.add(there, EXPLORATION, False):
+                for slot in self.lares.slots:
+                    buffer.set_rewards(slot, start, stop, rewards[: stop - start, slot])
+
+    def seconds(self) -> float:
+        """Of one env step, everything included."""
+        lares = self.lares
+        before = lares.env_steps
+        collecting = timed(lares.collect)
+        collecting /= lares.env_steps - before
+        learning = timed(learn_in, lares, self.updates, times=self.updates) * lares.args.update_cycles
+        evaluating = timed(lares.evaluate) / lares.args.display_interval
+        return collecting + learning + evaluating + self._search
+
+    def seconds_of_update(self) -> float:
+        """Of one env step's updates, and nothing else."""
+        return timed(learn, self.lares.population, self.lares.buffer, self.updates, times=self.updates)
+
+
+def whole_loop() -> Sides:
+    loop = Loop(CPU)
+    return loop.seconds, loop.seconds_of_update
+
+
+# Runs an entry script, and says when its first episodes are there.
+_ANNOUNCED = """
+import runpy, sys
+from collection import Collectors
+run = Collectors.run
+def announced(collectors, orders):
+    episodes = run(collectors, orders)
+    print("the first env step is done", flush=True)
+    return episodes
+Collectors.run = announced
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def start_up() -> Sides:
+    """From the start of the process, with an exploration of one env step."""
+    flags = ["--model=builtin", f"--env-name={TASK}", "--device=cpu", "--init-exploration-steps=1"]
+
+    def seconds() -> float:
+        with tempfile.TemporaryDirectory() as logs:
+            command = [sys.executable, "-c", _ANNOUNCED, "lares_from_scratch.py", *flags, f"--log-dir={logs}"]
+            began = time.perf_counter()
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+                assert process.stdout is not None
+                if not any("the first env step is done" in line for line in process.stdout):
+                    raise RuntimeError("the run ended before its first env step")
+                took = time.perf_counter() - began
+                process.kill()
+                process.stdout.close()
+        return took
+
+    return seconds, None
+
+
+# --- on a GPU ---------------------------------------------------------------------------------------------------------
+
+
+def gpu_capture() -> Sides:
+    captured, uncaptured = Learner(CUDA), Learner(CUDA)
+    return captured.update, lambda: uncaptured.update(learn_uncaptured)
+
+
+def gpu_updates() -> Sides:
+    learner = Learner(CUDA)
+    return lambda: 1 / learner.update(), None
+
+
+def gpu_loop() -> Sides:
+    loop = Loop(CUDA)
+    return lambda: 1 / loop.seconds(), None
+
+
+def gpu_population() -> Sides:
+    return Learner(CUDA, count=20).update, Learner(CUDA).update
+
+
+# --- how the cost of an update grows ----------------------------------------------------------------------------------
+
+SCALING: dict[str, Sequence[int]] = {
+    "population": (1, 2, 5, 10, 20),
+    "hidden size": (64, 128, 256, 512),
+    "buffer rows": (10_000, 100_000, MILLION),
+}
+
+
+def scaling_samples(device: torch.device) -> dict[str, dict[int, Sample]]:
+    """For each axis and each value on it, seconds an update; everything else is as in the table."""
+    makes: dict[str, Callable[[int], Learner]] = {
+        "population": lambda count: Learner(device, count=count),
+        "hidden size": lambda width: Learner(device, config=replace(CONFIG, hidden_size=width)),
+        "buffer rows": lambda rows: Learner(device, rows=rows),
+    }
+    return {axis: {value: makes[axis](value).update for value in values} for axis, values in SCALING.items()}
