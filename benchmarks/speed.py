@@ -142,7 +142,7 @@ def in_turns(samples: Sequence[Callable[[], float]], seconds: float) -> list[tup
 
 
 def spread(samples: Sequence[float]) -> Result:
-    low, median, high = np.percentile(samples, [25, 50, 75])
+    low, median, high = np.percentile(samples, [25, 50, 75]).tolist()
     return {"median": median, "quartiles": [low, high], "samples": list(samples)}
 
 
