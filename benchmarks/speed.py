@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,8 @@ from run_log import processor
 OUT = ROOT / "logs" / "speed" / "speed.json"
 SECONDS = 20.0  # that a row's samples take together, unless these are too few
 FEWEST, MOST = 3, 40  # pairs of samples
-TOO_LONG = 300.0
-SCALING_TURNS = 7
+SCALING_SECONDS = 150.0
+TOO_LONG = 900.0  # for one process
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ TABLE = [
         "its matrix products alone, by the faster library",
         most=1.5,
     ),
-    Row("plain", "the same", "five plain PyTorch agents, a thread each on every core", least=2),
-    Row("sb3", "the same", "Stable-Baselines3 SAC, five times, one thread", least=3),
-    Row("busy", "the same, while another process keeps a core busy", "without it", most=2.2),
+    Row("plain", "population update", "five plain PyTorch agents, a thread each on every core", least=2),
+    Row("sb3", "population update", "Stable-Baselines3 SAC, five times, one thread", least=3),
+    Row("busy", "population update beside a process that keeps a core busy", "without it", most=2.2),
     Row("two_runs", "updates of two runs at once", "of one run alone, twice", most=1.15),
     Row("drawing", "drawing a batch for every agent", "the update; both on one thread", most=0.04),
     Row("relabel", "relabeling a row, compiled", "the interpreted loop", least=25),
@@ -105,45 +105,45 @@ Result = dict[str, Any]
 
 
 def measure(row: Row) -> Result:
-    """Take the samples, figure and yardstick in turns, so that whatever disturbs one disturbs both."""
+    """Figure, yardstick and their ratio, sample by sample."""
     figure, yardstick = getattr(speed_rows, row.name)()
-    pairs: list[tuple[float, float]] = []
-    end = time.monotonic() + SECONDS
-    for warm in [False, *[True] * MOST]:
-        pair = figure(), yardstick() if yardstick else 1.0
-        if warm:
-            pairs.append(pair)
-        if len(pairs) >= FEWEST and time.monotonic() > end:
-            break
+    pairs = in_turns([figure, yardstick or (lambda: 1.0)], SECONDS)
     figures, yardsticks = zip(*pairs, strict=True)
-    ratios = [row.ratio(*pair) for pair in pairs]
+    ratio = spread([row.ratio(*pair) for pair in pairs])
     return {
         **asdict(row),
         "figure": spread(figures),
         "yardstick_figure": spread(yardsticks) if yardstick else None,
-        "ratio": spread(ratios),
+        "ratio": ratio,
         "target": row.target,
-        "met": row.met(float(np.median(ratios))),
+        "met": row.met(ratio["median"]),
     }
 
 
-def spread(samples: Sequence[float]) -> Result:
-    low, median, high = np.percentile(samples, [25, 50, 75])
-    return {"median": median, "quartiles": [low, high], "samples": list(samples)}
-
-
 def measure_scaling() -> Result:
-    """Samples of all points of all axes, again and again in turns."""
+    """Seconds of an update at every point of every axis."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     axes = speed_rows.scaling_samples(device)
-    points = [(axis, value, sample) for axis, values in axes.items() for value, sample in values.items()]
-    seconds: dict[str, dict[str, list[float]]] = {axis: {str(value): [] for value in axes[axis]} for axis in axes}
-    for turn in range(SCALING_TURNS + 1):
-        for axis, value, sample in points:
-            took = sample()
-            if turn > 0:  # the first one warms up
-                seconds[axis][str(value)].append(took)
-    return {"device": device.type, "axes": {a: {v: spread(s) for v, s in xs.items()} for a, xs in seconds.items()}}
+    points = [(axis, str(value)) for axis, samples in axes.items() for value in samples]
+    rounds = in_turns([sample for samples in axes.values() for sample in samples.values()], SCALING_SECONDS)
+    result: dict[str, dict[str, Result]] = {axis: {} for axis in axes}
+    for (axis, value), seconds in zip(points, zip(*rounds, strict=True), strict=True):
+        result[axis][value] = spread(seconds)
+    return {"device": device.type, "axes": result}
+
+
+def in_turns(samples: Sequence[Callable[[], float]], seconds: float) -> list[tuple[float, ...]]:
+    """Take one sample of each, again and again, so that whatever disturbs one disturbs all; the first is no sample."""
+    end = time.monotonic() + seconds
+    rounds: list[tuple[float, ...]] = []
+    while len(rounds) <= FEWEST or (len(rounds) <= MOST and time.monotonic() < end):
+        rounds.append(tuple(sample() for sample in samples))
+    return rounds[1:]
+
+
+def spread(samples: Sequence[float]) -> Result:
+    low, median, high = np.percentile(samples, [25, 50, 75]).tolist()
+    return {"median": median, "quartiles": [low, high], "samples": list(samples)}
 
 
 def in_a_process_of_its_own(name: str) -> Result:
@@ -182,7 +182,7 @@ def _jiffies() -> tuple[int, int]:
 
 def line(row: Row, result: Result) -> str:
     """The row as the table shows it."""
-    start = f"{row.what:53} {row.yardstick:54}"
+    start = f"{row.what:57} {row.yardstick:51}"
     if "error" in result:
         return f"{start} {result['error']}"
     ratio = result["ratio"]
@@ -239,7 +239,7 @@ def keep(out: Path, **parts: Result) -> None:
 
 def table(names: Sequence[str], out: Path) -> int:
     """Measure and print rows; returns how many failed."""
-    print(f"{'what':53} {'yardstick':54} {'':>20} {'ratio (quartiles)':>24} {'target':>14} {'':7} {'others':>6}")
+    print(f"{'what':57} {'yardstick':51} {'':>20} {'ratio (quartiles)':>24} {'target':>14} {'':7} {'others':>6}")
     failed = 0
     for name in names:
         row = ROWS[name]
