@@ -91,11 +91,12 @@ class LaRes:
             args.log_std_min, args.log_std_max, args.initial_temperature, args.target_update_interval,
             args.reward_scale, args.constraint_coef,
         )  # fmt: skip
-        self.population = Population(len(self.agents), config, device, self.seed(LEARNING), args.threads)
         self.buffer = ReplayBuffer(
             args.buffer_size, task.obs_size, task.action_size, task.variable_width, len(self.agents), device,
             shared=bool(args.shared_buffer),
         )  # fmt: skip
+        self.reward_workers = RewardWorkers(task.inputs, args.num_workers, self.buffer.table)
+        self.population = Population(len(self.agents), config, device, self.seed(LEARNING), args.threads)
         self.collectors = Collectors(
             task,
             PolicyShape(self.population.sizes, args.log_std_min, args.log_std_max),
@@ -108,7 +109,6 @@ class LaRes:
         self.untrained = len(self.agents)
         stranger = Population(1, config, torch.device("cpu"), self.seed(LEARNING, self.untrained))
         self.collectors.set_policies(np.concatenate([self.population.policies(), stranger.policies()]))
-        self.reward_workers = RewardWorkers(task.inputs, args.num_workers, self.buffer.table)
         self.search = RewardSearch(
             task,
             model,

@@ -16,6 +16,9 @@ from torch import Tensor
 # which PyTorch calls otherwise and which keeps AVX-512 to Intel's. PyTorch has it for its compiler, under this name.
 _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
+Seen = list[Tensor]
+"""What each layer of networks sees, from the inputs to the outputs."""
+
 
 class Stack:
     """`count` multilayer perceptrons with ReLU between their layers, evaluated together.
@@ -27,6 +30,7 @@ class Stack:
 
     Attributes:
         values: all parameters in one tensor (N * P,), so that a step of the optimizer is one kernel; zeros at first.
+        gradient: what :meth:`backward` found for them, laid out alike.
         parameters: weight (N, in, out) and bias (N, 1, out) of each layer in turn, which are views of `values`.
     """
 
@@ -35,7 +39,14 @@ class Stack:
         self.sizes = tuple(sizes)
         self._shapes = [(rows, outputs) for inputs, outputs in itertools.pairwise(sizes) for rows in (inputs, 1)]
         self.values = torch.zeros(count * sum(map(math.prod, self._shapes)), device=device)
+        self.gradient = torch.zeros_like(self.values)
         self.parameters = self.views(self.values)
+        gradients = self.views(self.gradient)
+        # oneDNN takes one network after the other; everything else takes all as one batch.
+        self._one_by_one = _ONEDNN is not None and device.type == "cpu"
+        self._parts = [(self.parameters, gradients)]
+        if self._one_by_one:
+            self._parts = [([p[k] for p in self.parameters], [g[k] for g in gradients]) for k in range(count)]
 
     def views(self, values: Tensor) -> list[Tensor]:
         """Parts of a tensor that is laid out like `values`, in the shapes of `parameters`."""
@@ -50,39 +61,42 @@ class Stack:
                 values = torch.rand(parameter.shape[1:], generator=generator)
                 parameter[index].copy_(values.mul_(2 * bound).sub_(bound))
 
-    def forward(self, inputs: Tensor) -> list[Tensor]:
-        """What each layer sees, from the inputs (N, B, in), each network's own, to the outputs (N, B, out)."""
-        seen = [inputs]
-        for layer in range(0, len(self.parameters), 2):
-            weight, bias = self.parameters[layer : layer + 2]
-            seen.append(_linear(seen[-1], weight, bias, relu=layer + 2 < len(self.parameters)))
-        return seen
+    def forward(self, inputs: Tensor) -> tuple[Tensor, list[Seen]]:
+        """Outputs (N, B, out) of inputs (N, B, in), each network's own; and what :meth:`backward` needs of them."""
+        parts = inputs.unbind() if self._one_by_one else [inputs]
+        seen = [_forward(part, parameters) for part, (parameters, _) in zip(parts, self._parts, strict=True)]
+        return self._joined([layers[-1] for layers in seen]), seen
 
     def backward(
-        self, seen: Sequence[Tensor], gradient: Tensor, into: Tensor | None = None, inputs: slice | None = None
+        self,
+        seen: Sequence[Seen],
+        gradient: Tensor,
+        *,
+        rows: slice = slice(None),
+        learn: bool = False,
+        inputs: slice | None = None,
     ) -> Tensor | None:
         """Gradients of a loss by the chain rule.
 
         Args:
             seen: what :meth:`forward` returned.
-            gradient: of the loss in the outputs (N, B, out).
-            into: where the gradient in the parameters is written, laid out like `values`; None: it is not wanted.
+            gradient: of the loss in the outputs (N, rows, out).
+            rows: of the batch, on which alone the loss depends.
+            learn: whether the gradient in the parameters is wanted, in `self.gradient`.
             inputs: for which columns of the inputs the gradient is wanted; None: for none.
 
         Returns:
-            The gradient in the inputs (N, B, columns), or None.
+            The gradient in the inputs (N, rows, columns), or None.
         """
-        views = self.views(into) if into is not None else None
-        for layer in reversed(range(0, len(self.parameters), 2)):
-            below, weight = seen[layer // 2], self.parameters[layer]
-            if views:
-                _product(below.mT, gradient, out=views[layer])
-                torch.sum(gradient, 1, keepdim=True, out=views[layer + 1])
-            if layer:
-                gradient = torch.ops.aten.threshold_backward(_product(gradient, weight.mT), below, 0)  # that of ReLU
-            elif inputs is not None:
-                return _product(gradient, weight[:, inputs].mT)
-        return None
+        parts = gradient.unbind() if self._one_by_one else [gradient]
+        found = [
+            _backward([layer[..., rows, :] for layer in layers], part, parameters, into if learn else None, inputs)
+            for layers, part, (parameters, into) in zip(seen, parts, self._parts, strict=True)
+        ]
+        return None if inputs is None else self._joined(found)
+
+    def _joined(self, parts: list[Tensor]) -> Tensor:
+        return torch.stack(parts) if self._one_by_one else parts[0]
 
     def row(self, index: int, values: Tensor | None = None) -> Tensor:
         """The parameters (P,) of one network: each weight (in, out) and bias in turn. A copy.
@@ -108,25 +122,51 @@ class Stack:
         return state
 
 
+# From here on tensors are of one network, (B, in), or of all, (N, B, in).
+
+
+def _forward(inputs: Tensor, parameters: Sequence[Tensor]) -> Seen:
+    seen = [inputs]
+    for layer in range(0, len(parameters), 2):
+        weight, bias = parameters[layer : layer + 2]
+        seen.append(_linear(seen[-1], weight, bias, relu=layer + 2 < len(parameters)))
+    return seen
+
+
+def _backward(
+    seen: Seen, gradient: Tensor, parameters: Sequence[Tensor], into: Sequence[Tensor] | None, inputs: slice | None
+) -> Tensor:
+    """The gradient in some columns of the inputs, if it is wanted; that in the parameters is written `into` them."""
+    for layer in reversed(range(0, len(parameters), 2)):
+        below, weight = seen[layer // 2], parameters[layer]
+        if into:
+            _product(below.mT, gradient, out=into[layer])
+            torch.sum(gradient, -2, keepdim=True, out=into[layer + 1])
+        if layer:
+            gradient = torch.ops.aten.threshold_backward(_product(gradient, weight.mT), below, 0)  # that of ReLU
+        elif inputs is not None:
+            gradient = _product(gradient, weight[..., inputs, :].mT)
+    return gradient
+
+
 def _linear(inputs: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Tensor:
-    """Outputs (N, B, out) of one layer."""
-    if _ONEDNN and inputs.device.type == "cpu" and weight.shape[-1] > 1:
-        rectify = "relu" if relu else "none"
-        networks = zip(inputs, weight.mT, bias[:, 0], strict=True)
-        return torch.stack([_ONEDNN(x, w, b, rectify, [], "") for x, w, b in networks])
-    outputs = _product(inputs, weight).add_(bias) if weight.shape[-1] == 1 else torch.baddbmm(bias, inputs, weight)
-    return outputs.relu_() if relu else outputs
+    if inputs.ndim == 3:
+        outputs = torch.baddbmm(bias, inputs, weight)
+        return outputs.relu_() if relu else outputs
+    if weight.shape[-1] == 1:
+        return torch.addmm(bias, inputs, weight)
+    assert _ONEDNN is not None
+    return _ONEDNN(inputs, weight.mT, bias[0], "relu" if relu else "none", [], "")
 
 
 def _product(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
-    """Batched product (N, rows, columns) of (N, rows, n) and (N, n, columns)."""
-    if left.device.type != "cpu" or not _ONEDNN:
+    if left.ndim == 3:
         return torch.bmm(left, right, out=out)
-    if 1 in (left.shape[-1], right.shape[-1]):  # neither oneDNN nor a batched product is any good at vectors
-        products = [torch.mm(a, b) for a, b in zip(left, right, strict=True)]
-    else:
-        products = [_ONEDNN(a, b, None, "none", [], "") for a, b in zip(left, right.mT, strict=True)]
-    return torch.stack(products, out=out)
+    if 1 in (left.shape[-1], right.shape[-1]):  # oneDNN is no good at vectors
+        return torch.mm(left, right, out=out)
+    assert _ONEDNN is not None
+    product = _ONEDNN(left, right.mT, None, "none", [], "")
+    return product if out is None else out.copy_(product)
 
 
 def flat_network(state: dict[str, Tensor]) -> tuple[np.ndarray, tuple[int, ...]]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from sac import LOSSES, Agents, Batch, SacConfig
 
 _CHUNK = 64  # updates between two looks at `stop`, and between two meetings of the threads
-_PIECE = 4  # updates that a thread makes of one stack before it takes the next that waits
+_PIECE = 8  # updates that a thread makes of one stack before it takes the next that waits
 _WARM_UP = 3  # updates that run before one is recorded, in which libraries allocate what they need
 
 

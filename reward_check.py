@@ -155,9 +155,13 @@ def check_source(source: str, inputs: Mapping[str, Any]) -> str:
 
 
 def _without_needless(source: str, tree: ast.Module) -> str:
-    """`source` without imports, print statements and a main part, and with its own names for modules made ours."""
+    """`source` without imports, print statements, a main part, names for types and facts about itself as a module.
+
+    Its own names for modules are made ours.
+    """
     edits: list[tuple[ast.AST, str]] = []
     dropped: set[int] = set()
+    kinds = {"np.ndarray", "numpy.ndarray", "object", "str"}
     bound = {name for name, _ in _bindings(tree)}
     names = {} if "numpy" in bound else {"numpy": "np"}
     for parent in ast.walk(tree):
@@ -166,7 +170,10 @@ def _without_needless(source: str, tree: ast.Module) -> str:
                 continue
             if isinstance(statement, (ast.Import, ast.ImportFrom)):
                 names.update(_imported(statement, bound))
-            elif not _is_print(statement) and not (parent is tree and _is_main_part(statement)):
+                kinds.update(_imported_for_annotations(statement))
+            elif not _is_print(statement) and not (
+                parent is tree and (_is_main_part(statement) or _is_about_module(statement, kinds))
+            ):
                 continue
             dropped.update(map(id, ast.walk(statement)))
             edits.append((statement, "" if parent is tree else "pass"))
@@ -218,6 +225,13 @@ def _imported(statement: ast.Import | ast.ImportFrom, bound: set[str]) -> dict[s
     return {name: meaning for name, meaning in names.items() if name != meaning}
 
 
+def _imported_for_annotations(statement: ast.Import | ast.ImportFrom) -> Iterator[str]:
+    if isinstance(statement, ast.Import) or statement.module in _IMPORTS_FOR_ANNOTATIONS:
+        for alias in statement.names:
+            if isinstance(statement, ast.ImportFrom) or alias.name in _IMPORTS_FOR_ANNOTATIONS:
+                yield alias.asname or alias.name
+
+
 def _block(node: ast.AST, field: str) -> list[ast.stmt]:
     statements = getattr(node, field, None)
     return statements if isinstance(statements, list) else []
@@ -242,6 +256,19 @@ def _is_print(statement: ast.stmt) -> bool:
 def _is_main_part(statement: ast.stmt) -> bool:
     test = statement.test if isinstance(statement, ast.If) else None
     return isinstance(test, ast.Compare) and isinstance(test.left, ast.Name) and test.left.id == "__name__"
+
+
+def _is_about_module(statement: ast.stmt, kinds: set[str]) -> bool:
+    """Whether this gives a type a name, with one of `kinds`, or says something like ``__all__`` of the module."""
+    if not isinstance(statement, (ast.Assign, ast.AnnAssign)) or statement.value is None:
+        return False
+    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+    if any(_path(target) in ("__all__", "__author__", "__version__") for target in targets):
+        return True
+    parts = list(ast.walk(statement.value))
+    return all(isinstance(part, _TYPE_NODES) for part in parts) and any(
+        _path(part) in kinds for part in parts if isinstance(part, ast.expr)
+    )
 
 
 def _edited(source: str, edits: Iterable[tuple[ast.AST, str]]) -> str:

@@ -30,6 +30,10 @@ _CHUNK = 8192  # rows that are float64 at the same time
 _SECONDS_A_ROW = 2e-3
 _AGREEMENT = 1e-6  # relative, between the compiled function and the interpreted one
 _SHARED = ("builtins", "math", "numpy", "reward_utils", "reward_names")  # modules that all functions have in common
+_STATELESS = (
+    *(int, float, complex, str, range, np.number, np.bool_),
+    *(types.NoneType, types.EllipsisType, types.GenericAlias, types.UnionType),
+)
 _MOST_GAPS = 0.05  # share of rows that the compiled function may leave to the interpreted one
 
 
@@ -301,9 +305,8 @@ class _Constants:
             return types.MappingProxyType({key: self.frozen(name, part) for key, part in value.items()})
         if isinstance(value, slice):
             return slice(*(self.frozen(name, part) for part in (value.start, value.stop, value.step)))
-        plain = (int, float, complex, str, range, np.number, np.bool_, types.NoneType, types.EllipsisType)
         own = isinstance(value, types.FunctionType) and value.__closure__ is None
-        if own or isinstance(value, plain) or id(value) in self._given:
+        if own or isinstance(value, _STATELESS) or id(value) in self._given:
             return value
         kind = f"array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
         allowed = "numbers, strings and arrays of numbers, and tuples, lists, dicts and sets of these"

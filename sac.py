@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models import Stack
+from models import Seen, Stack
 
 LOSSES = ("critic_loss", "actor_loss", "temperature", "q_value", "entropy")
 
@@ -84,8 +84,10 @@ class Agents:
             self.critics.initialize(2 * agent + 1, generator)
         self.targets.values.copy_(self.critics.values)
         self.log_alpha = torch.full((count,), math.log(config.initial_temperature), device=device)
-        self.actor_optimizer = _adam([self.actors.values, self.log_alpha], config.p_lr)
-        self.critic_optimizer = _adam([self.critics.values], config.q_lr)
+        self.log_alpha_gradient = torch.zeros_like(self.log_alpha)
+        actor = {self.actors.values: self.actors.gradient, self.log_alpha: self.log_alpha_gradient}
+        self.actor_optimizer = _adam(actor, config.p_lr)
+        self.critic_optimizer = _adam({self.critics.values: self.critics.gradient}, config.q_lr)
         self.actor_anchor = self.actors.values.clone()
         self.critic_anchor = self.critics.values.clone()
         self.held = torch.zeros(count, device=device)
@@ -113,23 +115,22 @@ class Agents:
         size = batch.reward.shape[1]
         alpha = self.log_alpha.exp()[:, None]
         # The actor does not change until its own step, so that one pass serves the next actions and its loss.
-        policy = self.actors.forward(torch.cat((batch.next_obs, batch.obs), 1))
-        drawn = self.sample(policy[-1], noise.flatten(1, 2))
+        heads, policy = self.actors.forward(torch.cat((batch.next_obs, batch.obs), 1))
+        drawn = self.sample(heads, noise.flatten(1, 2))
         (next_action, action), (next_log_density, log_density) = (x.split(size, 1) for x in drawn[:2])
 
-        next_value = self._twin(self.targets.forward(self._pairs(batch.next_obs, next_action))).amin(1)
+        next_value = self._values(self.targets, batch.next_obs, next_action)[0].amin(1)
         goal = self.config.reward_scale * batch.reward + self.config.gamma * (1 - batch.terminal) * (
             next_value - alpha * next_log_density
         )
-        seen = self.critics.forward(self._pairs(batch.obs, batch.action))
-        q_values = self._twin(seen)
+        q_values, seen = self._values(self.critics, batch.obs, batch.action)
         error = q_values - goal[:, None]
-        self.critics.backward(seen, (2 / size * error).view(2 * self.count, size, 1), _gradient(self.critics.values))
+        self.critics.backward(seen, (2 / size * error).view(2 * self.count, size, 1), learn=True)
         self._hold(self.critics, self.critic_anchor)
         self.critic_optimizer.step()
 
-        seen = self.critics.forward(self._pairs(batch.obs, action))
-        value, lower = self._twin(seen).min(1, keepdim=True)
+        values, seen = self._values(self.critics, batch.obs, action)
+        value, lower = values.min(1, keepdim=True)
         # The loss is the mean of alpha * log_density - min(q_1, q_2). Its derivatives, from the critics' outputs back:
         d_q = torch.zeros_like(q_values).scatter_(1, lower, -1 / size).view(2 * self.count, size, 1)
         d_pair = self.critics.backward(seen, d_q, inputs=slice(self.config.obs_size, None))
@@ -138,12 +139,11 @@ class Agents:
         weight = (alpha / size)[..., None]
         d_mean = d_action * (1 - action.square()) + 2 * weight * action
         d_log_std = (d_mean * drawn.spread[:, size:] - weight) * drawn.free[:, size:]
-        heads = torch.cat((d_mean, d_log_std), -1)
-        self.actors.backward([layer[:, size:] for layer in policy], heads, _gradient(self.actors.values))
+        self.actors.backward(policy, torch.cat((d_mean, d_log_std), -1), rows=slice(size, None), learn=True)
         self._hold(self.actors, self.actor_anchor)
         # The temperature's loss is log_alpha * (entropy - target entropy), the target being -dim(action).
         entropy = -log_density.mean(-1)
-        torch.add(entropy, self.config.action_size, out=_gradient(self.log_alpha))
+        torch.add(entropy, self.config.action_size, out=self.log_alpha_gradient)
         self.actor_optimizer.step()
 
         actor_loss = (alpha * log_density - value[:, 0]).mean(-1)
@@ -155,13 +155,11 @@ class Agents:
         if updates % self.config.target_update_interval == 0:
             self.targets.values.lerp_(self.critics.values, self.config.tau)
 
-    def _pairs(self, obs: Tensor, action: Tensor) -> Tensor:
-        """What both critics of each agent see (2K, B, O + A)."""
-        return torch.cat((obs, action), dim=-1)[:, None].expand(-1, 2, -1, -1).flatten(0, 1)
-
-    def _twin(self, seen: list[Tensor]) -> Tensor:
-        """Both critics' values (K, 2, B)."""
-        return seen[-1].view(self.count, 2, -1)
+    def _values(self, critics: Stack, obs: Tensor, action: Tensor) -> tuple[Tensor, list[Seen]]:
+        """Both critics' values (K, 2, B), and what their gradient needs."""
+        pairs = torch.cat((obs, action), dim=-1)[:, None].expand(-1, 2, -1, -1).flatten(0, 1)
+        values, seen = critics.forward(pairs)
+        return values.view(self.count, 2, -1), seen
 
     def _hold(self, networks: Stack, anchor: Tensor) -> None:
         """Add the gradient of the parameter constraint."""
@@ -169,7 +167,7 @@ class Agents:
             return
         held = self.held[:, None].expand(-1, networks.count // self.count).flatten()
         strength = 2 * self.config.constraint_coef * held
-        parts = (networks.views(_gradient(networks.values)), networks.parameters, networks.views(anchor))
+        parts = (networks.views(networks.gradient), networks.parameters, networks.views(anchor))
         for gradient, parameter, fixed in zip(*parts, strict=True):
             gradient.addcmul_(strength[:, None, None], parameter - fixed)
 
@@ -236,18 +234,14 @@ class Agents:
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def _adam(parameters: list[Tensor], lr: float) -> torch.optim.Adam:
-    """The optimizer with its whole state in place, so that neither gradients nor moments ever move in memory."""
-    optimizer = torch.optim.Adam(parameters, lr=lr, fused=True, capturable=parameters[0].device.type == "cuda")
+def _adam(parameters: Mapping[Tensor, Tensor], lr: float) -> torch.optim.Adam:
+    """The optimizer of parameters with their gradients, its whole state in place, so that nothing moves in memory."""
+    device = next(iter(parameters)).device
+    optimizer = torch.optim.Adam(list(parameters), lr=lr, fused=True, capturable=device.type == "cuda")
     # Before a CUDA graph is recorded, some steps are made outside of it, which PyTorch would warn of.
     optimizer._warned_capturable_if_run_uncaptured = True
-    for parameter in parameters:
-        parameter.grad = torch.zeros_like(parameter)
-        step = torch.zeros((), dtype=torch.float32, device=parameter.device)
+    for parameter, gradient in parameters.items():
+        parameter.grad = gradient
+        step = torch.zeros((), dtype=torch.float32, device=device)
         optimizer.state[parameter] = {"step": step, **{name: torch.zeros_like(parameter) for name in _MOMENTS}}
     return optimizer
-
-
-def _gradient(parameter: Tensor) -> Tensor:
-    assert parameter.grad is not None
-    return parameter.grad

@@ -300,3 +300,95 @@ def compute_reward(obj, target, tcp_center, init_tcp):
     return math.log1p(1.0 / (d + 0.1)) - math.atan2(r, 0.5) + math.pow(1.0 - min(1.0, d / start), 2) * math.pi
 ```""",
 )
+_answer(
+    "methods of arrays",
+    """```python
+def compute_reward(obj, target, action):
+    diff = obj - target
+    d = np.sqrt((diff ** 2).sum())
+    close = (np.abs(diff) < 0.05).all()
+    return -d - 0.01 * (action * action).mean() + 5.0 * close, {"max": np.abs(diff).max(), "std": diff.std()}
+```""",
+)
+_answer(
+    "names for types, and facts about a module",
+    """```python
+from typing import Dict, Tuple
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["compute_reward"]
+__version__ = "1.0"
+
+Vector = np.ndarray
+Array = npt.NDArray[np.float64]
+Parts = dict[str, float]
+Outcome = Tuple[float, Dict[str, float]]
+
+
+def compute_reward(obj: Vector, target: Array) -> Outcome:
+    parts: Parts = {"final": -float(np.linalg.norm(obj - target))}
+    return sum(parts.values()), parts
+```""",
+)
+_answer(
+    "helpers in the order in which they are called",
+    """The outer one:
+```python
+def outer(distance):
+    return GAIN * inner(distance)
+```
+which needs
+```python
+GAIN = 2.0
+
+def inner(distance):
+    return 1.0 / (1.0 + distance)
+```
+so that:
+```python
+def compute_reward(obj, target):
+    return outer(np.linalg.norm(obj - target))
+```""",
+)
+_answer(
+    "line separators",
+    "```python\ndef compute_reward(obj, target):\u2028    d = np.linalg.norm(obj - target)\u2028    return -d\n```",
+)
+_answer(
+    "headings, a table of constants and a remark on each line",
+    """## Reward design
+
+1. **Reach** – bring the gripper to the object
+2. **Place** – bring the object to the target ✅
+
+```python {.numberLines}
+def compute_reward(obj, target, tcp_center, obj_init_pos, action=None):
+    # ---------- hyper-parameters ----------
+    W_REACH, W_PLACE, W_DONE = 1.0, 5.0, 10.0
+    EPS = 1e-6  # “never zero”
+    # ---------- distances, Δ = ‖a − b‖₂ ----------
+    Δ_reach = float(np.linalg.norm(tcp_center - obj))
+    Δ_goal = float(np.linalg.norm(obj − target))
+    Δ_start = float(np.linalg.norm(obj_init_pos - target)) + EPS
+    progress = np.clip((Δ_start - Δ_goal) / Δ_start, -1.0, 1.0)
+    total = W_REACH * np.exp(-10.0 * Δ_reach) + W_PLACE * progress + W_DONE * float(Δ_goal < 0.05)
+    if action is not None:
+        total -= 0.01 * float((action ** 2).sum())
+    return total, {"reach": -Δ_reach, "final": total}
+```
+
+**Why it works:** $r = e^{-10\\,\\Delta}$ is dense …
+""",
+)
+_answer(
+    "channels of a reasoning model",
+    f"<|channel|>analysis<|message|>First:\n```python{_DRAFT}```\n<|end|><|start|>assistant<|channel|>final<|message|>"
+    f"\n```python{_PLAIN}```\n<|return|>",
+)
+_answer("tags of its own", f"<answer>\n<code>{_PLAIN}</code>\n</answer>\n")
+_answer(
+    "bare code behind a thinking section",
+    f"<think>\nHmm.\n```python{_DRAFT}```\n</think>\n\nFinal:\n{_PLAIN}\nThis rewards closeness.\n",
+)

@@ -3,6 +3,7 @@
 import ast
 import itertools
 import string
+import time
 
 import numpy as np
 import pytest
@@ -58,6 +59,23 @@ def test_what_holds_no_reward_is_told_so(text: str, kind: str, words: str):
 def test_last_block_that_is_python_wins_over_an_unfinished_one():
     good, cut = BODY.format("1.0"), BODY.format("2.0 * (")
     assert extract(f"```python\n{good}```\nbetter:\n```python\n{cut}") == good
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "```" + "a" * 300_000 + "`",
+        "```" + " " * 300_000 + "`",
+        "> " * 150_000 + "`",
+        "</think" + " " * 300_000,
+        "a:" * 150_000,
+    ],
+    ids=lambda line: line[:8],
+)
+def test_a_long_line_takes_no_time(line: str):
+    started = time.process_time()
+    assert extract(f"{line}\n{BODY.format('1.0')}") == BODY.format("1.0")
+    assert time.process_time() - started < 2.0
 
 
 def test_code_is_never_cut_off_inside_a_function():

@@ -127,6 +127,20 @@ def test_components_cannot_flood_or_spoil_a_log(workers):
     assert list(result.components)[:2] == ["[31m red", ("long" * 1000)[:60]]
 
 
+def test_components_with_odd_names(workers):
+    source = (
+        "def compute_reward(obj):\n"
+        "    n, deep = 10, ()\n"
+        "    for i in range(14):\n"
+        "        n = n * n\n"
+        "    for i in range(3000):\n"
+        "        deep = (deep,)\n"
+        f"    return obj[0], {{'{'x' * 59} y': 1.0, 3: 2.0, True: 3.0, n: 4.0, deep: 5.0, '': 6.0}}\n"
+    )
+    result = workers.evaluate([source], rows(3), components=True)[0]
+    assert list(result.components) == ["x" * 59, "3", "1", "inf"]
+
+
 def test_a_fresh_worker_has_the_parts_of_numpy_that_load_when_they_are_first_used():
     methods = "all any clip max mean min prod std sum var".split()
     uses = [f"np.max(obs.{name}({'0, 1' if name == 'clip' else ''}))" for name in methods]

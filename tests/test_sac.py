@@ -168,7 +168,7 @@ def test_a_terminal_state_is_not_bootstrapped_and_a_time_limit_is():
 
 def test_the_squashed_density_integrates_to_one():
     agents = Agents(1, SacConfig(OBS, 1, HIDDEN), CPU, torch.Generator().manual_seed(5))
-    heads = agents.actors.forward(torch.randn(1, 1, OBS).expand(1, 4001, OBS))[-1]
+    heads, _ = agents.actors.forward(torch.randn(1, 1, OBS).expand(1, 4001, OBS))
     mean, log_std = heads.chunk(2, -1)
     u = torch.linspace(-12, 12, 4001)[None, :, None]
     sample = agents.sample(heads, (u - mean) / log_std.exp())
@@ -293,7 +293,7 @@ def products(request, monkeypatch):
 def test_a_stack_is_its_networks_side_by_side(sizes):
     stack = random_stack(3, sizes, 12)
     inputs = torch.randn(3, 6, sizes[0])
-    outputs = stack.forward(inputs)[-1]
+    outputs, _ = stack.forward(inputs)
     for k in range(3):
         torch.testing.assert_close(outputs[k], mlp(stack.network_state(k))(inputs[k]))
         row, found = flat_network(stack.network_state(k))
@@ -305,18 +305,21 @@ def test_a_stack_is_its_networks_side_by_side(sizes):
 @pytest.mark.parametrize("sizes", [(5, 8, 8, 2), (40, 64, 48, 1)])
 def test_the_gradient_of_a_stack_is_that_of_its_networks(sizes):
     stack = random_stack(3, sizes, 13)
-    inputs, weights = torch.randn(3, 6, sizes[0]), torch.randn(3, 6, sizes[-1])
-    into = torch.full_like(stack.values, float("nan"))
-    found = stack.backward(stack.forward(inputs), weights, into, slice(2, None))
-    assert stack.backward(stack.forward(inputs), weights, into) is None
+    inputs, weights = torch.randn(3, 6, sizes[0]), torch.randn(3, 4, sizes[-1])
+    stack.gradient.fill_(float("nan"))
+    _, seen = stack.forward(inputs)
+    found = stack.backward(seen, weights, rows=slice(2, None), learn=True, inputs=slice(2, None))
     for k in range(3):
         network = mlp(stack.network_state(k))
-        own = inputs[k].clone().requires_grad_()
+        own = inputs[k, 2:].clone().requires_grad_()
         (network(own) * weights[k]).sum().backward()
         torch.testing.assert_close(found[k], own.grad[:, 2:])
         layers = [layer for layer in network if isinstance(layer, nn.Linear)]
         expected = torch.cat([part.reshape(-1) for layer in layers for part in (layer.weight.grad.mT, layer.bias.grad)])
-        torch.testing.assert_close(stack.row(k, into), expected)
+        torch.testing.assert_close(stack.row(k, stack.gradient), expected)
+    before = stack.gradient.clone()
+    assert stack.backward(seen, weights, rows=slice(2, None)) is None
+    torch.testing.assert_close(stack.gradient, before, rtol=0, atol=0)
 
 
 class Rows:
