@@ -36,7 +36,7 @@ from processes import cores
 from run_log import processor
 
 OUT = ROOT / "logs" / "speed" / "speed.json"
-SECONDS = 20.0  # that a row's samples take together, unless these are too few
+SECONDS = 15.0  # that a row's samples take together, unless these are too few
 FEWEST, MOST = 3, 40  # pairs of samples
 SCALING_SECONDS = 150.0
 TOO_LONG = 900.0  # for one process

@@ -288,13 +288,14 @@ def reward_workers(rows: int, sources: list[str]) -> tuple[RewardWorkers, list[s
 
 
 def interpreted_sample(sources: list[str], rows: int) -> Sample:
-    """Seconds a row of the interpreted loop in this process, the functions one after the other."""
+    """Seconds a row and function of the interpreted loop in this process."""
     task = get_task(TASK)
     probe = record_probe(task, seed=0)
     columns = {name: np.resize(column, (rows, column.shape[1])) for name, column in probe.items()}
     inputs = {name: [place.column, place.start, place.stop, place.shape] for name, place in task.inputs.items()}
     functions = [RewardFunction(source, inputs, np.zeros(1, np.int64)) for source in sources]
-    return lambda: timed(lambda: [function.interpreted(columns) for function in functions], times=rows)
+    times = rows * len(functions)
+    return lambda: timed(lambda: [function.interpreted(columns) for function in functions], times=times)
 
 
 def relabel() -> Sides:
@@ -304,7 +305,8 @@ def relabel() -> Sides:
         for source in sources:
             pool.evaluate_rows([source], 0, MILLION)
 
-    return lambda: timed(one_after_the_other, times=MILLION), interpreted_sample(sources, 5_000)
+    times = MILLION * len(sources)
+    return lambda: timed(one_after_the_other, times=times), interpreted_sample(sources, 5_000)
 
 
 def relabel_cold() -> Sides:
