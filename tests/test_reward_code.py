@@ -4,6 +4,7 @@ import ast
 import itertools
 import string
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from metaworld.utils import reward_utils as metaworld_reward_utils
 
 import reward_utils
+from errors import UsageError
 from good_answers import ANSWERS
-from reward_code import Evaluation, Rejected, RewardWorkers, check_source, extract
+from reward_code import Evaluation, Rejected, RewardWorkers, _columns_of, check_source, extract
 from reward_names import BUILTINS, MODULE_NAMES
 from reward_rows import INPUTS, rows
 from reward_simplify import simplified
@@ -394,3 +396,32 @@ def test_alphabet_of_names():
     """Names are plain words, so that no list hides a character that looks like another."""
     plain = set(string.ascii_letters + string.digits + "_")
     assert all(set(name) <= plain for names in (*MODULE_NAMES.values(), BUILTINS) for name in names)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# States to try
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ([1.0], "a state is a JSON object"),
+        ({"objj": [1.0, 2.0, 3.0]}, "did you mean obj"),
+        ({"obj": [1.0]}, r"obj must have the shape \(3,\)"),
+        ({"obj": [10**400, 0, 0]}, r"obj must have the shape \(3,\)"),
+        ({"gripper_opening": "wide"}, r"gripper_opening must have the shape \(\)"),
+    ],
+)
+def test_a_state_that_is_none_is_named(state, words: str):
+    with pytest.raises(UsageError, match=words):
+        _columns_of(SimpleNamespace(name="slide", inputs=INPUTS), state, rows(1))
+
+
+def test_a_state_takes_the_place_of_a_row():
+    columns = _columns_of(
+        SimpleNamespace(name="slide", inputs=INPUTS), {"obj": [1, 2, 3], "gripper_opening": 4}, rows(2)
+    )
+    expected = {name: column[:1].copy() for name, column in rows(2).items()}
+    expected["variables"][0, 3:6], expected["variables"][0, 21] = (1, 2, 3), 4
+    for name, column in expected.items():
+        np.testing.assert_array_equal(columns[name], column)
