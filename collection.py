@@ -6,7 +6,6 @@ thread. Every episode depends on its own seed alone, so results cannot depend on
 
 import itertools
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 
 from environments import TaskEnvironment
 from errors import RunError
-from processes import Arrays, Header, SharedTable, WorkerDied, WorkerProcess, cores, serve, wait_any
+from processes import Arrays, Header, SharedTable, WorkerDied, WorkerProcess, cores, public_environment, serve, wait_any
 from task_specs import Task, get_task
 
 UNIFORM = -1
@@ -177,8 +176,7 @@ class Collectors:
 
     def _start(self) -> WorkerProcess:
         one_thread = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
-        secrets = {name for name in os.environ if "KEY" in name or "TOKEN" in name or "SECRET" in name}
-        environment = {name: value for name, value in os.environ.items() if name not in secrets} | one_thread
+        environment = public_environment() | one_thread
         worker = WorkerProcess("collection", environment=environment, fds=[self._weights.fd])
         worker.send(self._hello)
         return worker

@@ -232,7 +232,7 @@ class LaRes:
             sources = [self.programs[slot].source for slot in sound]
             for slot, rewards in zip(sound, self.reward_workers.evaluate_rows(sources, start, stop), strict=True):
                 if isinstance(rewards, Failure):
-                    self.mask(slot, FAILED, self.explain(self.programs[slot], rewards))
+                    self.mask(slot, FAILED, self.reject(self.programs[slot], rewards))
                 else:
                     self.buffer.set_rewards(slot, start, stop, rewards)
             if self.human is not None:
@@ -292,9 +292,7 @@ class LaRes:
         else:
             rewards = self.relabel(program.source)
         if isinstance(rewards, Failure):
-            program.accepted, program.kind, program.reason = False, rewards.kind, rewards.reason
-            self.search.rejected[rewards.kind] += 1
-            self.log.say(f"slot {slot} keeps its reward function: the new one failed {self.explain(program, rewards)}")
+            self.log.say(f"slot {slot} keeps its reward function: the new one failed {self.reject(program, rewards)}")
             return False
         self.buffer.set_rewards(slot, 0, self.buffer.size, rewards)
         self.buffer.rescale(slot, best, self.args.scale_type)
@@ -401,8 +399,10 @@ class LaRes:
         self.masked[agent] = why
         self.log.say(f"agent {agent} is out until the next search round: {why} {detail}".rstrip())
 
-    def explain(self, program: Program, failure: Failure) -> str:
-        """Why a function failed on a stored transition, and in which file the transition is, to reproduce it."""
+    def reject(self, program: Program, failure: Failure) -> str:
+        """Count a function as rejected after all; returns why, and which file has the transition on which it failed."""
+        program.accepted, program.kind, program.reason = False, failure.kind, failure.reason
+        self.search.rejected[failure.kind] += 1
         if failure.state is None:
             return f"({failure.reason})"
         name = f"Failed_State_{program.id}.json"

@@ -17,7 +17,7 @@ from dry_run import describe
 from errors import RunError, UsageError
 from lares import PROBE, LaRes, seed_for
 from llm import connect
-from processes import Interruption, cores
+from processes import Interruption, cores, without_keys
 from program_search import ProgramSearch
 from run_log import RunLog
 from task_specs import get_task
@@ -52,7 +52,8 @@ def _run(args: argparse.Namespace, setting: Setting) -> int:
     args.threads = args.threads or min(cores(), _MOST_THREADS)
     args.num_workers = args.num_workers or cores()
     torch.set_num_threads(1)  # the population brings its own threads, each of which works alone
-    task = get_task(args.env_name, args.task_file)
+    with without_keys():
+        task = get_task(args.env_name, args.task_file)
     if args.dry_run:
         print(describe(args, setting, task, seed_for(args.seed, PROBE)))
         return 0

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,24 @@ _F_SEAL_FUTURE_WRITE = 0x0010
 def cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def public_environment() -> dict[str, str]:
+    """The environment variables without those that hold keys."""
+    secrets = ("KEY", "TOKEN", "SECRET")
+    return {name: value for name, value in os.environ.items() if not any(word in name for word in secrets)}
+
+
+@contextlib.contextmanager
+def without_keys() -> Iterator[None]:
+    """Hide the keys from what starts programs of its own, as libraries do to ask for a version."""
+    everything = dict(os.environ)
+    for name in everything.keys() - public_environment().keys():
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(everything)
 
 
 class WorkerTimeout(Exception):

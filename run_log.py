@@ -16,6 +16,8 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 
+from processes import without_keys
+
 PACKAGES = ("torch", "numpy", "scipy", "metaworld", "mujoco", "gymnasium", "numba", "openai")
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -178,6 +180,7 @@ def _new_directory(parent: Path, name: str) -> Path:
             return directory
 
 
+@without_keys()
 def _host() -> dict[str, Any]:
     versions: dict[str, str | None] = {}
     for package in PACKAGES:
@@ -186,9 +189,8 @@ def _host() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             versions[package] = None
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    without_keys = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
     try:
-        found = subprocess.run(command, env=without_keys, capture_output=True, text=True, check=True)
+        found = subprocess.run(command, capture_output=True, text=True, check=True)
         commit: str | None = found.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         commit = None

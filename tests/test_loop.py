@@ -208,6 +208,9 @@ def test_a_function_that_fails_later_loses_its_place_alone(scratch, monkeypatch)
     scratch.collect()
     monkeypatch.undo()
     assert scratch.masked == {1: FAILED}
+    failed = scratch.programs[1]
+    assert (failed.accepted, failed.kind, failed.reason) == (False, "not-finite", "the reward is nan")
+    assert scratch.search.rejected["not-finite"] == 1
     for _ in range(20):
         assert 1 not in scratch.choose_arms()
     assert set(scratch.evaluate()) == {0, 2, 3}
