@@ -9,6 +9,7 @@ steps the agents are ranked, the best rewards stay, the model improves on them, 
 import argparse
 import concurrent.futures
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,8 +180,7 @@ class LaRes:
             orders.append(Order(UNIFORM, self.seed(EXPLORE, len(orders)), min(left, self.decisions)))
             left -= self.decisions
         began = time.monotonic()
-        for episode in self.collectors.run(orders):
-            self.store(episode, EXPLORATION)
+        self.store(self.collectors.run(orders), [EXPLORATION] * len(orders))
         env_step = (time.monotonic() - began) / max(self.env_steps, 1)
         self.log.say(forecast(self.args, self.population, self.buffer, env_step))
         self.log.begin_progress(self.env_steps, self.args.total_timesteps)
@@ -195,8 +195,8 @@ class LaRes:
         episodes = self.collectors.run(orders)
         if learning:
             learning.result()
+        self.store(episodes, [EXPLORATION if arm == self.untrained else arm for arm in arms])
         for arm, episode in zip(arms, episodes, strict=True):
-            self.store(episode, EXPLORATION if arm == self.untrained else arm)
             if arm != self.untrained:
                 self.thompson.update(arm, bool(episode.success[-1]))
             self.updates_due += self.args.update_cycles * len(episode.success)
@@ -216,13 +216,19 @@ class LaRes:
             arms = [*arms, self.human]
         return [*arms, self.untrained] if self.args.explore_episode else arms
 
-    def store(self, episode: Episode, collector: int) -> None:
-        """Put an episode into the buffer, with the reward of every function."""
-        if not self.args.bootstrap_timeouts:
-            episode.transitions["terminal"][-1] = 1.0
-        self.env_steps += len(episode.success) * self.args.action_repeat
-        sound = [slot for slot in self.slots if slot not in self.masked]
-        for start, stop in self.buffer.add(episode.transitions, collector, bool(episode.success.any())):
+    def store(self, episodes: Sequence[Episode], collectors: Sequence[int]) -> None:
+        """Put episodes into the buffer, with the reward of every function."""
+        stored: list[tuple[int, int]] = []
+        for episode, collector in zip(episodes, collectors, strict=True):
+            if not self.args.bootstrap_timeouts:
+                episode.transitions["terminal"][-1] = 1.0
+            self.env_steps += len(episode.success) * self.args.action_repeat
+            for start, stop in self.buffer.add(episode.transitions, collector, bool(episode.success.any())):
+                # Rows that follow each other are one range: a worker is asked once, not once an episode.
+                first = stored.pop()[0] if stored and stored[-1][1] == start else start
+                stored.append((first, stop))
+        for start, stop in stored:
+            sound = [slot for slot in self.slots if slot not in self.masked]
             sources = [self.programs[slot].source for slot in sound]
             for slot, rewards in zip(sound, self.reward_workers.evaluate_rows(sources, start, stop), strict=True):
                 if isinstance(rewards, Failure):

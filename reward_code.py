@@ -267,7 +267,7 @@ def _columns_of(task: Any, state: Any, columns: Columns) -> dict[str, np.ndarray
             raise UsageError(f"the state names {name}, which is no variable of {task.name}{nearest(name, task.inputs)}")
         try:
             row[place.column][0, place.start : place.stop] = np.asarray(value, np.float32).reshape(place.shape).ravel()
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise UsageError(f"in the state, {name} must have the shape {place.shape}") from None
     return row
 
@@ -284,8 +284,11 @@ def main() -> int:
     options = parser.parse_args()
     try:
         return _check_file(options.file, options.task, options.task_file, options.state)
-    except (UsageError, OSError) as error:
+    except UsageError as error:
         print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{error.filename} cannot be read: {error.strerror}", file=sys.stderr)
         return 2
     except RunError as error:
         print(error, file=sys.stderr)
@@ -303,7 +306,7 @@ def _check_file(file: Path, task_name: str, task_file: str | None, state_file: P
     if state_file is not None:
         try:
             row = _columns_of(task, json.loads(state_file.read_text()), probe)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"{state_file} is not JSON: {error}") from None
     with RewardWorkers(task.inputs) as workers:
         verdict = workers.check([text], probe)[0]

@@ -248,6 +248,12 @@ def drawing() -> Sides:
     return lambda: learner.update(draw), learner.update
 
 
+def drawn_arms() -> list[list[int]]:
+    """The arms of some iterations, as Thompson sampling draws them while it knows nothing."""
+    sampler, generator = ThompsonSampler(AGENTS, 1000), np.random.default_rng(0)
+    return [sampler.draw(range(AGENTS), AGENTS, generator) for _ in range(8)]
+
+
 # --- rewards ----------------------------------------------------------------------------------------------------------
 
 # Text is nothing that Numba compiles in this way, and harmless.
@@ -331,18 +337,20 @@ def new_rewards() -> Sides:
     generator = np.random.default_rng(0)
     first = 0
 
-    def episodes() -> None:
+    iterations = [steps * len(arms) for arms in drawn_arms()]
+
+    def store() -> None:
         nonlocal first
-        for _ in range(10):
-            pool.evaluate_rows(sources, first, first + steps)
-            first = (first + steps) % (rows - steps)
+        for count in iterations:
+            pool.evaluate_rows(sources, first, first + count)
+            first = (first + count) % (rows - AGENTS * steps)
 
     def steps_alone() -> float:
         environment.reset(0)
         actions = generator.uniform(-1, 1, (steps, CONFIG.action_size))
         return timed(lambda: [environment.step(action) for action in actions], times=steps)
 
-    return lambda: timed(episodes, times=10 * steps), steps_alone
+    return lambda: timed(store, times=sum(iterations)), steps_alone
 
 
 # --- episodes ---------------------------------------------------------------------------------------------------------
@@ -363,10 +371,7 @@ def _seconds_an_env_step(collectors: Collectors, rounds: list[list[Order]]) -> f
 
 
 def collection() -> Sides:
-    # The arms of some iterations, as Thompson sampling draws them while it knows nothing.
-    sampler, generator = ThompsonSampler(AGENTS, 1000), np.random.default_rng(0)
-    arms = [sampler.draw(range(AGENTS), AGENTS, generator) for _ in range(8)]
-    rounds = [[Order(arm, 10 * i + arm, 150) for arm in drawn] for i, drawn in enumerate(arms)]
+    rounds = [[Order(arm, 10 * i + arm, 150) for arm in arms] for i, arms in enumerate(drawn_arms())]
     many, one = _collectors(cores()), _collectors(1)
     return lambda: _seconds_an_env_step(many, rounds), lambda: _seconds_an_env_step(one, rounds)
 

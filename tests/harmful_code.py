@@ -11,6 +11,7 @@ from dataclasses import dataclass
 WITHOUT_THE_CHECK = """\
 _found = [c for c in ().__class__.__base__.__subclasses__() if c.__name__ == "catch_warnings"][0]
 __builtins__.update(_found.__init__.__globals__["__builtins__"])
+del _found
 """
 
 

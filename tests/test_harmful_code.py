@@ -16,6 +16,7 @@ NAMES = [harmful.name for harmful in HARMFUL]
 GOOD = (
     "def compute_reward(obs, obj):\n    return np.sqrt(np.linalg.norm(obj)) + math.exp(-sum(obs)) * tolerance(obs[0])\n"
 )
+FREE = "def compute_reward(obs):\n    import os\n    return float(os.getpid())\n"
 
 
 class Attack:
@@ -40,6 +41,7 @@ class Attack:
                 self.gap = workers.gap
                 if self.gap and "check" in options:
                     return  # nothing would hold these back
+                self.free = workers.check([WITHOUT_THE_CHECK + FREE], rows(20))[0]
                 verdicts = workers.check(list(self.sources.values()), rows(20))
                 self.verdicts = dict(zip(NAMES, verdicts, strict=True))
                 self.after = workers.evaluate([good] * 2, rows(50, seed=1), components=True)
@@ -107,6 +109,12 @@ def test_both_walls_reject_it_and_nothing_happens(harmful: Harmful, both_walls: 
     if harmful.kinds:
         assert verdict.kind in harmful.kinds.split(", "), verdict.reason
     both_walls.assert_nothing_happened(harmful.name)
+
+
+@pytest.mark.slow
+def test_nothing_but_the_second_wall_holds_them_back(both_walls: Attack, second_wall: Attack):
+    assert not both_walls.free.accepted
+    assert second_wall.free.accepted, second_wall.free.reason
 
 
 @pytest.mark.slow

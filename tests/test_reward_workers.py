@@ -256,7 +256,7 @@ def test_worker_that_was_killed_costs_nothing(workers):
 
 def test_function_that_ends_its_process_fails_alone():
     """The check of the syntax tree is left out, so that the function can."""
-    source = "import os\ndef compute_reward(obj):\n    return 1.0 if obj[0] < 0.9 else os._exit(3)\n"
+    source = "def compute_reward(obj):\n    import os\n    return 1.0 if obj[0] < 0.9 else os._exit(3)\n"
     prelude = "__builtins__.update(reward_utils.tolerance.__globals__['__builtins__'])\n"
     with RewardWorkers(INPUTS, count=2, check=lambda source, inputs: source) as pool:
         assert pool.check([f"```\n{prelude}{source}```"], rows(20))[0].accepted
@@ -278,8 +278,8 @@ def test_forged_answer_is_a_crash_and_not_ours():
     ]
     codes = [
         "__builtins__.update(reward_utils.tolerance.__globals__['__builtins__'])\n"
-        "import os, struct, sys\n"
-        f"def compute_reward(obj):\n    os.write(int(sys.argv[1]), {message})\n    return 1.0\n"
+        f"def compute_reward(obj):\n    import os, struct, sys\n"
+        f"    os.write(int(sys.argv[1]), {message})\n    return 1.0\n"
         for message in forged
     ]
     with RewardWorkers(INPUTS, count=2, time_limit=1.0, check=lambda source, inputs: source) as pool:
