@@ -285,16 +285,18 @@ def draw(result: Result, picture: Path) -> None:
         low, high = np.array([[1e3 * quartile for quartile in side["quartiles"]] for side in points.values()]).T
         panel.errorbar(values, medians, (medians - low, high - medians), marker="o", capsize=3, label="measured")
         if axis == "population":
-            panel.plot(values, medians[0] * np.array(values), "--", color="gray", label="so many times one agent")
+            panel.plot(values, medians[0] * np.array(values), "--", color="gray", label="as many times one agent")
             panel.legend(frameon=False)
         panel.set(xscale="log", yscale="log", xlabel=label)
         panel.set_xticks(values, [f"{value:,}" for value in values])
         panel.xaxis.set_minor_locator(ticker.NullLocator())
+        panel.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         panel.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
-        panel.grid(alpha=0.3, which="both")
-    panels[0].set_ylabel("ms an update of all agents")
+        panel.yaxis.set_minor_locator(ticker.NullLocator())
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("time of an update of all agents (ms)")
     where = host()["gpu"] if result["device"] == "cuda" else f"{host()['cpu']}, {host()['threads']} threads"
-    figure.suptitle(f"5 agents, 256 units, 100,000 transitions, batch 128, but for what varies; {where}")
+    figure.suptitle(f"5 agents, 256 units, 100,000 transitions, batch 128, unless varied ({where})", fontsize=11)
     figure.tight_layout()
     figure.savefig(picture, dpi=150)
 
