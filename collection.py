@@ -218,7 +218,8 @@ class _Worker:
             hidden = hidden @ self.layers[layer][policy] + self.layers[layer + 1][policy, 0]
             if layer + 2 < len(self.layers):
                 np.maximum(hidden, 0, out=hidden)
-        mean, log_std = np.split(hidden, 2)
+        half = len(hidden) // 2
+        mean, log_std = hidden[:half], hidden[half:]
         if generator is None:
             return np.tanh(mean)
         log_std = np.clip(log_std, self.log_std_min, self.log_std_max)
