@@ -191,7 +191,7 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
         Flag("--device", "auto", ("auto", "cpu", "cuda"), "where the networks learn; auto: the GPU if there is one"),
         Flag("--cuda", False, None, "the same as --device cuda"),
         Flag("--num_workers", 0, whole(0), "processes that run environments; 0: one per core"),
-        Flag("--threads", 0, whole(0), "CPU threads that share the learning; 0: one per core, up to 4"),
+        Flag("--num_learners", 0, whole(0), "processes that share the learning on the CPU; 0: one per core"),
         Flag(
             "--overlap",
             0,

@@ -30,7 +30,7 @@ from reward_code import Failure, RewardWorkers
 from reward_search import AgentReport, Program, RewardSearch
 from run_cost import forecast
 from run_log import RunLog, duration
-from sac import SacConfig
+from sac import SacConfig, new_agents
 from task_specs import Task
 from thompson import ThompsonSampler
 
@@ -96,8 +96,8 @@ class LaRes:
             args.buffer_size, task.obs_size, task.action_size, task.variable_width, len(self.agents), device,
             shared=bool(args.shared_buffer),
         )  # fmt: skip
-        self.reward_workers = RewardWorkers(task.inputs, args.num_workers, self.buffer.table)
-        self.population = Population(len(self.agents), config, device, self.seed(LEARNING), args.threads)
+        self.reward_workers = RewardWorkers(task.inputs, args.num_workers, self.buffer.reward_table)
+        self.population = Population(config, self.buffer, self.seed(LEARNING), args.num_learners)
         self.collectors = Collectors(
             task,
             PolicyShape(self.population.sizes, args.log_std_min, args.log_std_max),
@@ -108,8 +108,9 @@ class LaRes:
         )
         # Behind the agents' policies stands one that is never trained, for --explore_episode.
         self.untrained = len(self.agents)
-        stranger = Population(1, config, torch.device("cpu"), self.seed(LEARNING, self.untrained))
-        self.collectors.set_policies(np.concatenate([self.population.policies(), stranger.policies()]))
+        stranger = new_agents(config, 1, torch.device("cpu"))
+        stranger.initialize(torch.Generator().manual_seed(self.seed(LEARNING, self.untrained)))
+        self.collectors.set_policies(np.concatenate([self.population.policies(), stranger.actors.row(0)[None]]))
         self.search = RewardSearch(
             task,
             model,
@@ -182,7 +183,7 @@ class LaRes:
         began = time.monotonic()
         self.store(self.collectors.run(orders), [EXPLORATION] * len(orders))
         env_step = (time.monotonic() - began) / max(self.env_steps, 1)
-        self.log.say(forecast(self.args, self.population, self.buffer, env_step))
+        self.log.say(forecast(self.args, self.population, env_step))
         self.log.begin_progress(self.env_steps, self.args.total_timesteps)
 
     def collect(self) -> None:
@@ -240,7 +241,7 @@ class LaRes:
 
     def learn(self) -> None:
         """SAC updates of every agent, each on its own reward column, for all transitions that are new."""
-        self.population.learn(self.buffer, self.args.batch_size, self.updates_due, self.interruption.requested)
+        self.population.learn(self.args.batch_size, self.updates_due, self.interruption.requested)
         self.updates_due = 0
 
     def watch(self) -> None:
@@ -473,5 +474,6 @@ class LaRes:
     def close(self) -> None:
         """End all workers."""
         self.background.shutdown()
+        self.population.close()
         self.collectors.close()
         self.reward_workers.close()

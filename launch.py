@@ -22,8 +22,6 @@ from program_search import ProgramSearch
 from run_log import RunLog
 from task_specs import get_task
 
-_MOST_THREADS = 4  # the interpreter is held for a part of each update: more threads mostly wait for it
-
 
 def run(args: argparse.Namespace, setting: Setting) -> int:
     """A whole run; returns 0, 2 after the user's mistake, 1 when it cannot go on, 130 or 143 when interrupted."""
@@ -49,9 +47,9 @@ def _run(args: argparse.Namespace, setting: Setting) -> int:
         args.device = "cuda" if torch.cuda.is_available() else "cpu"
     elif args.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: PyTorch sees no GPU here; use --device auto or --device cpu")
-    args.threads = args.threads or min(cores(), _MOST_THREADS)
+    args.num_learners = args.num_learners or cores()
     args.num_workers = args.num_workers or cores()
-    torch.set_num_threads(1)  # the population brings its own threads, each of which works alone
+    torch.set_num_threads(1)  # learners and workers are processes, each of which works alone
     with without_keys():
         task = get_task(args.env_name, args.task_file)
     if args.dry_run:

@@ -20,30 +20,39 @@ Seen = list[Tensor]
 """What each layer of networks sees, from the inputs to the outputs."""
 
 
+def parameter_count(sizes: Sequence[int]) -> int:
+    """Number of parameters P of a multilayer perceptron with layers of these widths."""
+    return sum(map(math.prod, _shapes(sizes)))
+
+
+def _shapes(sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Of the weight and the bias of each layer in turn."""
+    return [(rows, outputs) for inputs, outputs in itertools.pairwise(sizes) for rows in (inputs, 1)]
+
+
 class Stack:
-    """`count` multilayer perceptrons with ReLU between their layers, evaluated together.
+    """Multilayer perceptrons with ReLU between their layers, evaluated together.
 
     Args:
-        count: number of networks N.
         sizes: width of the input, of each hidden layer, and of the output.
-        device: where the parameters live.
+        values: all parameters of N networks in one tensor (N * P,), so that a step of the optimizer is one kernel.
 
     Attributes:
-        values: all parameters in one tensor (N * P,), so that a step of the optimizer is one kernel; zeros at first.
-        gradient: what :meth:`backward` found for them, laid out alike.
+        count: number of networks N.
+        gradient: what :meth:`backward` found for `values`, laid out alike.
         parameters: weight (N, in, out) and bias (N, 1, out) of each layer in turn, which are views of `values`.
     """
 
-    def __init__(self, count: int, sizes: Sequence[int], device: torch.device) -> None:
-        self.count = count
+    def __init__(self, sizes: Sequence[int], values: Tensor) -> None:
         self.sizes = tuple(sizes)
-        self._shapes = [(rows, outputs) for inputs, outputs in itertools.pairwise(sizes) for rows in (inputs, 1)]
-        self.values = torch.zeros(count * sum(map(math.prod, self._shapes)), device=device)
-        self.gradient = torch.zeros_like(self.values)
+        self.count = count = len(values) // parameter_count(sizes)
+        self._shapes = _shapes(sizes)
+        self.values = values
+        self.gradient = torch.zeros_like(values)
         self.parameters = self.views(self.values)
         gradients = self.views(self.gradient)
         # oneDNN takes one network after the other; everything else takes all as one batch.
-        self._one_by_one = _ONEDNN is not None and device.type == "cpu"
+        self._one_by_one = _ONEDNN is not None and values.device.type == "cpu"
         self._parts = [(self.parameters, gradients)]
         if self._one_by_one:
             self._parts = [([p[k] for p in self.parameters], [g[k] for g in gradients]) for k in range(count)]

@@ -1,60 +1,56 @@
 """A whole population of soft actor-critic agents, and how its updates are spread over the hardware.
 
-On the CPU the population is cut into as many stacks as there are threads: each thread works alone, so none waits for
-another at every product, and a busy neighbour slows a run no more than its share. On a GPU there is one stack, and the
-whole update, the drawing of its batch included, is recorded once as a CUDA graph and replayed.
+On the CPU each agent is a stack of its own, and learners take turns at them: none waits for another at every product,
+and a busy neighbour slows a run no more than its share. On a GPU all agents are one stack, and the whole update, the
+drawing of its batch included, is recorded once as a CUDA graph and replayed.
 """
 
-import concurrent.futures
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sac import LOSSES, Agents, Batch, SacConfig
+from learners import Learners, Piece, agents_in, learn
+from processes import SharedTable
+from replay_buffer import ReplayBuffer
+from sac import LOSSES, Batch, SacConfig, agent_sizes, new_agents
 
-_CHUNK = 64  # updates between two looks at `stop`, and between two meetings of the threads
-_PIECE = 8  # updates that a thread makes of one stack before it takes the next that waits
+_CHUNK = 256  # updates for which rows and noise are drawn at once
+_LONGEST, _SHORTEST = 32, 4  # updates of one agent in a row, on the CPU
 _WARM_UP = 3  # updates that run before one is recorded, in which libraries allocate what they need
-
-
-class Source(Protocol):
-    """Where batches come from: a replay buffer, as the population sees it."""
-
-    def draw_rows(self, updates: int, batch_size: int, generator: torch.Generator) -> Tensor:
-        """Rows (updates, K, batch_size) for each agent, each drawn for itself."""
-
-    def batch(self, rows: Tensor, first: int = 0) -> Batch:
-        """The transitions in the given rows (k, B), the first of which belong to agent `first`."""
 
 
 class Population:
     """K soft actor-critic agents.
 
     Args:
-        count: number of agents K.
         config: hyperparameters, shared by all agents.
-        device: where the agents live and learn.
+        buffer: what they learn from, with a reward column for each; they live on its device.
         seed: of the initial networks, of the batches, and of the noise of the actions that the losses draw.
-        threads: CPU threads that share the work; results do not depend on them beyond rounding.
+        learners: processes that share the work on the CPU, if there are more than one. Results do not depend on it.
     """
 
-    def __init__(self, count: int, config: SacConfig, device: torch.device, seed: int, threads: int = 1) -> None:
-        self.count = count
+    def __init__(self, config: SacConfig, buffer: ReplayBuffer, seed: int, learners: int = 1) -> None:
         self.config = config
-        self.device = device
-        self.generator = torch.Generator(device).manual_seed(seed)
+        self.buffer = buffer
+        self.device = buffer.device
+        self.count = buffer.agents
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self._learners: Learners | None = None
+        if self.device.type != "cpu":
+            self._stacks = [new_agents(config, self.count, self.device)]
+        elif learners == 1:
+            self._stacks = [new_agents(config, 1, self.device) for _ in range(self.count)]
+        else:
+            table = SharedTable.create(self.count, agent_sizes(config), writable=True)
+            self._stacks = agents_in(table, config)
+            self._learners = Learners(min(learners, self.count), config, table, buffer.tables)
         initial = torch.Generator().manual_seed(seed)
-        size = max(1, count // threads) if device.type == "cpu" else count
-        shares = [range(count)[start : start + size] for start in range(0, count, size)]
-        self._stacks = [Agents(len(share), config, device, initial) for share in shares]
-        self._firsts = [share.start for share in shares]
+        for stack in self._stacks:
+            stack.initialize(initial)
         self._places = [(stack, k) for stack in self._stacks for k in range(stack.count)]
-        self._threads = concurrent.futures.ThreadPoolExecutor(
-            threads, "learner", initializer=torch.set_num_threads, initargs=(1,)
-        )
         self.updates = 0
         self._losses_since = 0  # number of updates when the losses were last read
         self._step: Callable[[], None] | None = None
@@ -68,21 +64,25 @@ class Population:
 
     # --- learning ---------------------------------------------------------------------------------------------------
 
-    def learn(self, source: Source, batch_size: int, updates: int, stop: Callable[[], bool] = lambda: False) -> None:
-        """That many updates of every agent, each from a batch of its own; fewer when `stop` says so on the way."""
+    def learn(self, batch_size: int, updates: int, stop: Callable[[], bool] = lambda: False) -> None:
+        """That many updates of every agent, each from a batch of its own; fewer when `stop` says so on the way.
+
+        Raises RunError when a learner has ended.
+        """
         while updates > 0 and not stop():
             count = min(updates, _CHUNK)
             if self.device.type == "cuda":
-                self._learn_captured(source, batch_size, count)
+                self._learn_captured(batch_size, count)
             else:
-                self._learn_threaded(source, batch_size, count)
+                self._learn_in_parts(batch_size, count, stop)
             updates -= count
 
     def update(self, batch: Batch, noise: Tensor) -> None:
         """One update of every agent from the batches of all, with standard normal `noise` (K, 2, B, A)."""
-        for first, stack in zip(self._firsts, self._stacks, strict=True):
-            own = slice(first, first + stack.count)
-            stack.update(Batch(*(column[own] for column in batch)), noise[own])
+        size = self._stacks[0].count
+        parts = zip(*(column.split(size) for column in (*batch, noise)), strict=True)
+        for stack, (*own, own_noise) in zip(self._stacks, parts, strict=True):
+            stack.update(Batch(*own), own_noise)
             stack.follow(self.updates + 1)
         self.updates += 1
 
@@ -91,34 +91,35 @@ class Population:
         shape = (updates, self.count, 2, batch_size, self.config.action_size)
         return torch.randn(shape, generator=self.generator, device=self.device)
 
-    def _learn_threaded(self, source: Source, batch_size: int, updates: int) -> None:
-        rows = source.draw_rows(updates, batch_size, self.generator)
+    def _learn_in_parts(self, batch_size: int, updates: int, stop: Callable[[], bool]) -> None:
+        rows = self.buffer.draw_rows(updates, batch_size, self.generator)
         noise = self.noise(batch_size, updates)
+        scale, shift, held = self.buffer.scale.tolist(), self.buffer.shift.tolist(), self.held
 
-        def learn(index: int, start: int) -> tuple[int, int]:
-            first, stack = self._firsts[index], self._stacks[index]
-            own = slice(first, first + stack.count)
-            for number in range(start, min(start + _PIECE, updates)):
-                stack.update(source.batch(rows[number, own], first), noise[number, own])
-                stack.follow(self.updates + number + 1)
-            return index, start + _PIECE
+        def piece(part: slice, agent: int) -> Piece:
+            done = before + part.start
+            return Piece(agent, held[agent], done, scale[agent], shift[agent], rows[part, agent], noise[part, agent])
 
-        at_work = {self._threads.submit(learn, index, 0) for index in range(len(self._stacks))}
-        while at_work:
-            done, at_work = concurrent.futures.wait(at_work, return_when=concurrent.futures.FIRST_COMPLETED)
-            for index, start in (future.result() for future in done):
-                if start < updates:
-                    at_work.add(self._threads.submit(learn, index, start))
-        self.updates += updates
+        before, parts = self.updates, list(_parts(updates))
+        if self._learners:
+            self.updates += self._learners.learn(parts, self.count, piece, stop)
+            return
+        for part in parts:
+            if stop():
+                return
+            for agent in range(self.count):
+                learn(self._stacks, self.buffer.transitions, piece(part, agent))
+            self.updates = before + part.stop
 
-    def _learn_captured(self, source: Source, batch_size: int, updates: int) -> None:
+    def _learn_captured(self, batch_size: int, updates: int) -> None:
         [stack] = self._stacks
 
         def step() -> None:
-            stack.update(source.batch(source.draw_rows(1, batch_size, self.generator)[0]), self.noise(batch_size)[0])
+            rows = self.buffer.draw_rows(1, batch_size, self.generator)[0]
+            stack.update(self.buffer.batch(rows), self.noise(batch_size)[0])
 
         for _ in range(updates):
-            self._recorded(step, (source, batch_size, stack.any_held))()
+            self._recorded(step, (batch_size, stack.any_held))()
             self.updates += 1
             stack.follow(self.updates)
 
@@ -212,7 +213,7 @@ class Population:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what :meth:`state_dict` returned, on any number of threads."""
+        """Continue from what :meth:`state_dict` returned, with any number of learners."""
         for agent, one in enumerate(state["agents"]):
             self.load_agent_state(agent, one)
         self.updates = self._losses_since = state["updates"]
@@ -220,6 +221,24 @@ class Population:
             stack.set_updates(self.updates)
             stack.loss_sums.zero_()
         self.generator.set_state(state["generator"])
+
+    def close(self) -> None:
+        """End the learners."""
+        if self._learners:
+            self._learners.close()
+
+
+def _parts(updates: int) -> Iterator[slice]:
+    """Updates in the portions in which agents make them.
+
+    Long ones, since an agent that is taken up comes into the cache first; short ones in the end, so that no learner is
+    left alone with the last agent.
+    """
+    start = 0
+    while start < updates:
+        stop = min(start + min(_LONGEST, max(_SHORTEST, (updates - start) // 2)), updates)
+        yield slice(start, stop)
+        start = stop
 
 
 _CONSTRAINT = {"held", "actor_anchor", "critic_anchor"}

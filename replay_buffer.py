@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,39 @@ EXPLORATION = 255
 """Collector of the transitions that no agent collected."""
 
 
+@dataclass(frozen=True)
+class Transitions:
+    """What batches are made of.
+
+    Attributes:
+        columns: obs (N, O), action (N, A), next_obs (N, O), terminal (N, 1), rewards (N, K) raw; on one device.
+    """
+
+    columns: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, tables: Sequence[SharedTable]) -> "Transitions":
+        """Those in the buffer's tables, in this process or another."""
+        return cls({name: torch.from_numpy(column) for table in tables for name, column in table.columns.items()})
+
+    def batch(self, rows: Tensor, agents: Tensor | int, scale: Tensor | float, shift: Tensor | float) -> Batch:
+        """The transitions in the given rows (n, B), with the reward of one agent, or of each row's own (n, 1)."""
+        agent_count = self.columns["rewards"].shape[1]
+        rewards = self.columns["rewards"].view(-1)[rows * agent_count + agents]
+
+        def column(name: str) -> Tensor:
+            return self.columns[name].index_select(0, rows.reshape(-1)).view(*rows.shape, -1)
+
+        terminal = column("terminal")[..., 0]
+        return Batch(column("obs"), column("action"), rewards * scale + shift, column("next_obs"), terminal)
+
+
 class ReplayBuffer:
     """A ring of transitions in preallocated float32 columns.
 
-    What reward workers read (next_obs, action, variables) lies in one memory file; on the CPU the learner draws from
-    the very same memory, on a GPU from device copies that are written once, as transitions arrive.
+    What other processes read lies in two memory files, one for reward workers and one for learners alone. On the CPU
+    batches are drawn from the very same memory, on a GPU from device copies that are written once, as transitions
+    arrive.
 
     Rewards are stored raw, one column an agent. A column's (scale, shift) pair is applied when a batch is drawn, so
     that rewards stored before and after the pair was set cannot disagree.
@@ -45,24 +74,27 @@ class ReplayBuffer:
         self.capacity = capacity
         self.agents = agents
         self.device = device
-        self.table = SharedTable.create(
+        self.reward_table = SharedTable.create(
             capacity, {"next_obs": obs_size, "action": action_size, "variables": variable_width}
         )
+        self.learner_table = SharedTable.create(capacity, {"obs": obs_size, "terminal": 1, "rewards": agents})
         self.columns: dict[str, np.ndarray] = {
-            **self.table.columns,
-            "obs": np.zeros((capacity, obs_size), np.float32),
-            "terminal": np.zeros(capacity, np.float32),
-            "rewards": np.zeros((capacity, agents), np.float32),
+            **self.reward_table.columns,
+            **self.learner_table.columns,
+            "terminal": self.learner_table.columns["terminal"][:, 0],
             "env_reward": np.zeros(capacity, np.float32),
             "collector": np.zeros(capacity, np.uint8),
         }
         self.scale = np.ones(agents, np.float32)
         self.shift = np.zeros(agents, np.float32)
-        # What batches are made of: on the CPU the same memory, elsewhere copies.
-        drawn = ("obs", "action", "next_obs", "terminal", "rewards")
-        self._drawn = {name: torch.from_numpy(self.columns[name]).to(device) for name in drawn}
+        self.tables = [self.reward_table, self.learner_table]
+        there = Transitions.of(self.tables).columns
+        # On the CPU the same memory, elsewhere copies.
+        self._drawn = {name: column.to(device) for name, column in there.items() if name != "variables"}
+        self.transitions = Transitions(self._drawn)
         self._scale = torch.from_numpy(self.scale).to(device)
         self._shift = torch.from_numpy(self.shift).to(device)
+        self._agents = torch.arange(agents, device=device)[:, None]
         self._count = torch.zeros(agents, dtype=torch.int64, device=device)  # rows that each agent may draw from
         # Without sharing, these: agent k draws from its first _count[k].
         self._own = None if shared else torch.zeros((agents, capacity), dtype=torch.int64, device=device)
@@ -150,29 +182,15 @@ class ReplayBuffer:
         picks = torch.randint(1 << 62, shape, generator=generator, device=self.device) % self._count[:, None]
         return picks if self._own is None else self._own.expand(updates, -1, -1).gather(2, picks)
 
-    def batch(self, rows: Tensor, first: int = 0) -> Batch:
-        """The transitions in the given rows (k, B), each with the scaled reward of its agent, `first` and on."""
-        count, size = rows.shape
-        flat = rows.reshape(-1)
-        agents = torch.arange(first, first + count, device=self.device)[:, None]
-        raw = self._drawn["rewards"].view(-1)[rows * self.agents + agents]
-        own = slice(first, first + count)
-
-        def column(name: str) -> Tensor:
-            return self._drawn[name].index_select(0, flat).view(count, size, -1)
-
-        return Batch(
-            column("obs"),
-            column("action"),
-            raw * self._scale[own, None] + self._shift[own, None],
-            column("next_obs"),
-            column("terminal")[..., 0],
-        )
+    def batch(self, rows: Tensor) -> Batch:
+        """The transitions in rows (K, B), a batch for each agent, with its scaled reward."""
+        return self.transitions.batch(rows, self._agents, self._scale[:, None], self._shift[:, None])
 
     def _publish(self, start: int, stop: int, names: Sequence[str]) -> None:
         if self.device.type != "cpu":  # on the CPU both are one memory
             for name in names:
-                self._drawn[name][start:stop] = torch.from_numpy(self.columns[name][start:stop]).to(self.device)
+                values = torch.from_numpy(self.columns[name][start:stop]).to(self.device)
+                self._drawn[name][start:stop] = values.view(self._drawn[name][start:stop].shape)
 
     def _publish_counts(self) -> None:
         if self._own is None:

@@ -5,22 +5,21 @@ import statistics
 import time
 
 from population import Population
-from replay_buffer import ReplayBuffer
 from run_log import duration
 
 _TRIES, _UPDATES = 3, 8
 
 
-def forecast(args: argparse.Namespace, population: Population, buffer: ReplayBuffer, env_step: float) -> str:
+def forecast(args: argparse.Namespace, population: Population, env_step: float) -> str:
     """One line about the rest of the run.
 
     Args:
         args: the flags.
-        population: the agents; a few updates are tried on them and taken back.
-        buffer: holds at least one transition.
+        population: the agents, with at least one transition to learn from; a few updates are made and taken back.
         env_step: seconds that an env step takes, as measured over the initial exploration.
     """
-    update = update_seconds(population, buffer, args.batch_size)
+    buffer = population.buffer
+    update = update_seconds(population, args.batch_size)
     done = buffer.added * args.action_repeat
     left = max(args.total_timesteps - done, 0)
     evaluated = left / args.display_interval * population.count * args.eval_episodes * args.episode_length
@@ -34,13 +33,13 @@ def forecast(args: argparse.Namespace, population: Population, buffer: ReplayBuf
     )
 
 
-def update_seconds(population: Population, buffer: ReplayBuffer, batch_size: int) -> float:
+def update_seconds(population: Population, batch_size: int) -> float:
     """Median time of one update of all agents, which are left as they were."""
     state = population.state_dict()
     seconds = []
     for _ in range(_TRIES):
         began = time.perf_counter()
-        population.learn(buffer, batch_size, _UPDATES)
+        population.learn(batch_size, _UPDATES)
         population.losses()  # waits for the device
         seconds.append((time.perf_counter() - began) / _UPDATES)
     population.load_state_dict(state)

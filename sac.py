@@ -5,15 +5,16 @@ actors, automatic temperature. The agents do not interact; a batch axis is all t
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.optim.adam import adam  # the function behind torch.optim.Adam, which would load PyTorch's compiler
 
-from models import Seen, Stack
+from models import Seen, Stack, parameter_count
 
 LOSSES = ("critic_loss", "actor_loss", "temperature", "q_value", "entropy")
 
@@ -56,6 +57,15 @@ class SacConfig:
     constraint_coef: float = 1.0
 
 
+def agent_sizes(config: SacConfig) -> dict[str, int]:
+    """What an agent is, by name, with how many float32 numbers each part has."""
+    actor, critics = parameter_count(_actor_sizes(config)), 2 * parameter_count(_critic_sizes(config))
+    learned = {"actor": actor, "critic": critics, "log_alpha": 1}
+    moments = {f"{name}_{moment}": size for name, size in learned.items() for moment in _MOMENTS}
+    constraint = {"held": 1, "actor_anchor": actor, "critic_anchor": critics}
+    return {**learned, "target": critics, **moments, **constraint, "loss_sums": len(LOSSES)}
+
+
 class Agents:
     """K soft actor-critic agents in one stack: actor k, critics 2k and 2k + 1.
 
@@ -63,36 +73,39 @@ class Agents:
     of the agents that `held` names, the anchor being what the parameters were when it was set.
 
     Args:
-        count: number of agents K.
         config: hyperparameters, shared by all agents.
-        device: where the agents live and learn.
-        generator: source of the initial networks, on the CPU; agent after agent, so that how a population is cut into
-            stacks does not change it.
+        memory: where the agents are: by the names of :func:`agent_sizes` a tensor (K * size,) each. Another process may
+            have the same memory.
     """
 
-    def __init__(self, count: int, config: SacConfig, device: torch.device, generator: torch.Generator) -> None:
-        self.count = count
+    def __init__(self, config: SacConfig, memory: Mapping[str, Tensor]) -> None:
         self.config = config
-        hidden = [config.hidden_size] * 3
-        self.actors = Stack(count, [config.obs_size, *hidden, 2 * config.action_size], device)
-        self.critics, self.targets = (
-            Stack(2 * count, [config.obs_size + config.action_size, *hidden, 1], device) for _ in range(2)
-        )
-        for agent in range(count):
+        self.memory = memory
+        self.log_alpha, self.held = memory["log_alpha"], memory["held"]
+        self.count = len(self.log_alpha)
+        self.actors = Stack(_actor_sizes(config), memory["actor"])
+        self.critics, self.targets = (Stack(_critic_sizes(config), memory[name]) for name in ("critic", "target"))
+        self.log_alpha_gradient = torch.zeros_like(self.log_alpha)
+        self.any_held = False
+        self.loss_sums = memory["loss_sums"].view(len(LOSSES), self.count)
+        self._steps = {
+            name: torch.zeros((), dtype=torch.float32, device=self.log_alpha.device)
+            for name in ("actor", "log_alpha", "critic")
+        }
+
+    def initialize(self, generator: torch.Generator) -> None:
+        """Draw new networks, on the CPU.
+
+        Agent after agent, so that how a population is cut into stacks does not change it.
+        """
+        for agent in range(self.count):
             self.actors.initialize(agent, generator)
             self.critics.initialize(2 * agent, generator)
             self.critics.initialize(2 * agent + 1, generator)
         self.targets.values.copy_(self.critics.values)
-        self.log_alpha = torch.full((count,), math.log(config.initial_temperature), device=device)
-        self.log_alpha_gradient = torch.zeros_like(self.log_alpha)
-        actor = {self.actors.values: self.actors.gradient, self.log_alpha: self.log_alpha_gradient}
-        self.actor_optimizer = _adam(actor, config.p_lr)
-        self.critic_optimizer = _adam({self.critics.values: self.critics.gradient}, config.q_lr)
-        self.actor_anchor = self.actors.values.clone()
-        self.critic_anchor = self.critics.values.clone()
-        self.held = torch.zeros(count, device=device)
-        self.any_held = False
-        self.loss_sums = torch.zeros(len(LOSSES), count, device=device)
+        self.log_alpha.fill_(math.log(self.config.initial_temperature))
+        for name in ("actor", "critic"):
+            self.memory[f"{name}_anchor"].copy_(self.memory[name])
 
     # --- learning ---------------------------------------------------------------------------------------------------
 
@@ -126,8 +139,8 @@ class Agents:
         q_values, seen = self._values(self.critics, batch.obs, batch.action)
         error = q_values - goal[:, None]
         self.critics.backward(seen, (2 / size * error).view(2 * self.count, size, 1), learn=True)
-        self._hold(self.critics, self.critic_anchor)
-        self.critic_optimizer.step()
+        self._hold(self.critics, self.memory["critic_anchor"])
+        self._descend({"critic": self.critics.gradient}, self.config.q_lr)
 
         values, seen = self._values(self.critics, batch.obs, action)
         value, lower = values.min(1, keepdim=True)
@@ -140,11 +153,11 @@ class Agents:
         d_mean = d_action * (1 - action.square()) + 2 * weight * action
         d_log_std = (d_mean * drawn.spread[:, size:] - weight) * drawn.free[:, size:]
         self.actors.backward(policy, torch.cat((d_mean, d_log_std), -1), rows=slice(size, None), learn=True)
-        self._hold(self.actors, self.actor_anchor)
+        self._hold(self.actors, self.memory["actor_anchor"])
         # The temperature's loss is log_alpha * (entropy - target entropy), the target being -dim(action).
         entropy = -log_density.mean(-1)
         torch.add(entropy, self.config.action_size, out=self.log_alpha_gradient)
-        self.actor_optimizer.step()
+        self._descend({"actor": self.actors.gradient, "log_alpha": self.log_alpha_gradient}, self.config.p_lr)
 
         actor_loss = (alpha * log_density - value[:, 0]).mean(-1)
         critic_loss = error.square().mean(-1).sum(1)
@@ -171,6 +184,15 @@ class Agents:
         for gradient, parameter, fixed in zip(*parts, strict=True):
             gradient.addcmul_(strength[:, None, None], parameter - fixed)
 
+    def _descend(self, gradients: Mapping[str, Tensor], lr: float) -> None:
+        """One step of Adam (Kingma and Ba, 2014, arXiv:1412.6980) for the parts of the agents that are named."""
+        first, second = ([self.memory[f"{name}_{moment}"] for name in gradients] for moment in _MOMENTS)
+        adam(
+            [self.memory[name] for name in gradients], list(gradients.values()), first, second, [],
+            [self._steps[name] for name in gradients], fused=True, capturable=self.log_alpha.is_cuda, amsgrad=False,
+            beta1=0.9, beta2=0.999, lr=lr, weight_decay=0.0, eps=1e-8, maximize=False,
+        )  # fmt: skip
+
     def finite(self) -> Tensor:
         """Which agents (K,) have only finite parameters."""
         sound = torch.isfinite(self.log_alpha)
@@ -182,66 +204,56 @@ class Agents:
 
     def state(self, agent: int) -> dict[str, Tensor]:
         """Everything that an agent is, as copies: rows (n, P) of its networks, and scalars (1,)."""
-        state = {name: values[agent, None].clone() for name, values in self._scalars().items()}
-        for name, (stack, values) in self._networks().items():
-            state[name] = torch.stack([stack.row(index, values) for index in self._places(agent, stack)])
+        state = {}
+        for name, values, stack in self._parts():
+            if stack is None:
+                state[name] = values[agent, None].clone()
+            else:
+                state[name] = torch.stack([stack.row(index, values) for index in self._places(agent, stack)])
         return state
 
     def load(self, agent: int, state: Mapping[str, Tensor]) -> None:
         """Write what :meth:`state` returned, or a part of it."""
-        for name, values in self._scalars().items():
-            if name in state:
+        for name, values, stack in self._parts():
+            if name not in state:
+                continue
+            if stack is None:
                 values[agent] = state[name][0]
-        for name, (stack, values) in self._networks().items():
-            if name in state:
+            else:
                 for index, row in zip(self._places(agent, stack), state[name], strict=True):
                     stack.set_row(index, row, values)
         self.any_held = bool(self.held.any())
 
     def set_updates(self, count: int) -> None:
         """Tell the optimizers how many steps they have made."""
-        for optimizer in (self.actor_optimizer, self.critic_optimizer):
-            for moments in optimizer.state.values():
-                moments["step"].fill_(count)
+        for step in self._steps.values():
+            step.fill_(count)
 
     def _places(self, agent: int, stack: Stack) -> range:
         """Where an agent's networks stand in a stack."""
         each = stack.count // self.count
         return range(each * agent, each * (agent + 1))
 
-    def _networks(self) -> dict[str, tuple[Stack, Tensor]]:
-        """Tensors that hold something for each parameter, by name, with the stack that they are laid out like."""
-        found = {"actor": (self.actors, self.actors.values), "critic": (self.critics, self.critics.values)}
-        for name, optimizer in (("actor", self.actor_optimizer), ("critic", self.critic_optimizer)):
-            stack, values = found[name]
-            found |= {f"{name}_{moment}": (stack, optimizer.state[values][moment]) for moment in _MOMENTS}
-        return found | {
-            "target": (self.targets, self.targets.values),
-            "actor_anchor": (self.actors, self.actor_anchor),
-            "critic_anchor": (self.critics, self.critic_anchor),
-        }
+    def _parts(self) -> Iterator[tuple[str, Tensor, Stack | None]]:
+        """What an agent is: name, values, and the stack that they are laid out like, if each is not one number."""
+        layouts = {"actor": self.actors, "critic": self.critics, "target": self.critics}
+        for name, values in self.memory.items():
+            if name != "loss_sums":
+                yield name, values, layouts.get(name.split("_")[0])
 
-    def _scalars(self) -> dict[str, Tensor]:
-        """Tensors (K,) that hold something for each agent, by name."""
-        moments = self.actor_optimizer.state[self.log_alpha]
-        return {
-            "log_alpha": self.log_alpha,
-            **{f"log_alpha_{moment}": moments[moment] for moment in _MOMENTS},
-            "held": self.held,
-        }
+
+def new_agents(config: SacConfig, count: int, device: torch.device) -> Agents:
+    """So many agents in memory of their own, not initialized."""
+    memory = {name: torch.zeros(count * size, device=device) for name, size in agent_sizes(config).items()}
+    return Agents(config, memory)
+
+
+def _actor_sizes(config: SacConfig) -> list[int]:
+    return [config.obs_size, *[config.hidden_size] * 3, 2 * config.action_size]
+
+
+def _critic_sizes(config: SacConfig) -> list[int]:
+    return [config.obs_size + config.action_size, *[config.hidden_size] * 3, 1]
 
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
-
-
-def _adam(parameters: Mapping[Tensor, Tensor], lr: float) -> torch.optim.Adam:
-    """The optimizer of parameters with their gradients, its whole state in place, so that nothing moves in memory."""
-    device = next(iter(parameters)).device
-    optimizer = torch.optim.Adam(list(parameters), lr=lr, fused=True, capturable=device.type == "cuda")
-    # Before a CUDA graph is recorded, some steps are made outside of it, which PyTorch would warn of.
-    optimizer._warned_capturable_if_run_uncaptured = True
-    for parameter, gradient in parameters.items():
-        parameter.grad = gradient
-        step = torch.zeros((), dtype=torch.float32, device=device)
-        optimizer.state[parameter] = {"step": step, **{name: torch.zeros_like(parameter) for name in _MOMENTS}}
-    return optimizer

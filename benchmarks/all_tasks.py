@@ -27,7 +27,7 @@ SETTINGS = ("from_scratch", "with_init")
 FLAGS = (
     "--model=builtin --total-timesteps=600 --init-exploration-steps=150 --LLM_freq=200 --display-interval=300 "
     "--eval-episodes=2 --final_episodes=2 --hidden-size=16 --batch-size=16 --pop_size=3 --elite_num=2 --num_workers=1 "
-    "--threads=1 --device=cpu --seed=1"
+    "--num_learners=1 --device=cpu --seed=1"
 ).split()
 
 

@@ -57,8 +57,8 @@ def human(task_name: str, seed: int, env_steps: int, temperature: float) -> Iter
     torch.set_num_threads(1)
     task, device = get_task(task_name), torch.device("cpu")
     config = SacConfig(task.obs_size, task.action_size, initial_temperature=temperature)
-    agent = Population(1, config, device, seed)
     buffer = ReplayBuffer(env_steps, task.obs_size, task.action_size, task.variable_width, 1, device)
+    agent = Population(config, buffer, seed)
     collectors = Collectors(task, PolicyShape(agent.sizes), 1, 1, action_repeat=ACTION_REPEAT)
     decisions = evaluated = 0
     while decisions * ACTION_REPEAT < env_steps:
@@ -69,7 +69,7 @@ def human(task_name: str, seed: int, env_steps: int, temperature: float) -> Iter
         decisions += DECISIONS
         if policy == UNIFORM:
             continue
-        agent.learn(buffer, 128, DECISIONS)
+        agent.learn(128, DECISIONS)
         collectors.set_policies(agent.policies())
         if decisions * ACTION_REPEAT >= evaluated + EVALUATE_EVERY:
             evaluated = decisions * ACTION_REPEAT
@@ -155,7 +155,7 @@ def lares(task_name: str, seed: int, env_steps: int, temperature: float) -> Iter
         *(f"--action-repeat={ACTION_REPEAT}", f"--episode-length={EPISODE_LENGTH}", f"--log-dir={runs}"),
         *(f"--init-exploration-steps={RANDOM_DECISIONS * ACTION_REPEAT}", f"--display-interval={EVALUATE_EVERY}"),
         *(f"--eval-episodes={EVALUATION_EPISODES}", f"--initial_temperature={temperature}", "--windows_length=500"),
-        "--threads=1",  # like the others, so that their times can be compared
+        "--num_learners=1",  # like the others, so that their times can be compared
     ]
     metrics, read = runs / name / "metrics.jsonl", 0
     with subprocess.Popen(command) as process:

@@ -83,7 +83,7 @@ TABLE = [
     Row("sb3", "population update", "Stable-Baselines3 SAC, five times, one thread", least=3),
     Row("busy", "population update beside a process that keeps a core busy", "without it", most=2.2),
     Row("two_runs", "updates of two runs at once", "of one run alone, twice", most=1.15),
-    Row("drawing", "drawing a batch for every agent", "the update; both on one thread", most=0.04),
+    Row("drawing", "drawing a batch for every agent", "the update; both in one process", most=0.04),
     Row("relabel", "relabeling a row, compiled", "the interpreted loop", least=25),
     Row("relabel_cold", "relabeling 1,000,000 rows, compilation included", most=3),
     Row("relabel_interpreted", "relabeling a row, not compiled", "the loop in one process", least=MOST_CORES),
@@ -211,7 +211,6 @@ def host() -> Result:
         "cores": cores(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "threads": speed_rows.threads(),
         "environment": {name: os.environ[name] for name in sorted(os.environ) if name.startswith(("OMP_", "MKL_"))},
         "gpu": torch.cuda.get_device_name() if gpu else None,
         "driver": _driver() if gpu else None,
@@ -295,7 +294,7 @@ def draw(result: Result, picture: Path) -> None:
         panel.yaxis.set_minor_locator(ticker.NullLocator())
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("time of an update of all agents (ms)")
-    where = host()["gpu"] if result["device"] == "cuda" else f"{host()['cpu']}, {host()['threads']} threads"
+    where = host()["gpu"] if result["device"] == "cuda" else f"{host()['cpu']}, {host()['cores']} cores"
     figure.suptitle(f"5 agents, 256 units, 100,000 transitions, batch 128, unless varied ({where})", fontsize=11)
     figure.tight_layout()
     figure.savefig(picture, dpi=150)

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 
-import launch
 from arguments import parse_args
 from benchmarks.yardsticks import bare_products, plain_updates, sb3_updates
 from collection import Collectors, Order, PolicyShape
@@ -46,19 +45,14 @@ TASK = "window-close"
 AGENTS, BATCH = 5, 128
 CONFIG = SacConfig(obs_size=39, action_size=4)
 MILLION = 1_000_000
-UPDATES = {"cpu": 64, "cuda": 512}  # of one sample: about a second
+UPDATES = {"cpu": 128, "cuda": 512}  # of one sample: one or two seconds
 
 # --- the population: everything that depends on how it is spoken to --------------------------------------------------
 
 
-def threads() -> int:
-    """Threads that a run takes by itself."""
-    return min(cores(), launch._MOST_THREADS)
-
-
-def new_population(device: torch.device, count: int, config: SacConfig, on_threads: int) -> Population:
+def new_population(buffer: ReplayBuffer, config: SacConfig, learners: int) -> Population:
     torch.set_num_threads(1)  # as a run does
-    return Population(count, config, device, seed=0, threads=on_threads)
+    return Population(config, buffer, seed=0, learners=learners)
 
 
 def filled_buffer(device: torch.device, count: int, rows: int) -> ReplayBuffer:
@@ -76,29 +70,29 @@ def filled_buffer(device: torch.device, count: int, rows: int) -> ReplayBuffer:
     return buffer
 
 
-def learn(population: Population, buffer: ReplayBuffer, updates: int) -> None:
+def learn(population: Population, updates: int) -> None:
     """Updates of all agents, drawing included, as training does them."""
-    population.learn(buffer, BATCH, updates)
+    population.learn(BATCH, updates)
 
 
-def learn_uncaptured(population: Population, buffer: ReplayBuffer, updates: int) -> None:
+def learn_uncaptured(population: Population, updates: int) -> None:
     """The same, each kernel called for itself."""
     for _ in range(updates):
-        rows = buffer.draw_rows(1, BATCH, population.generator)[0]
-        population.update(buffer.batch(rows), population.noise(BATCH)[0])
+        rows = population.buffer.draw_rows(1, BATCH, population.generator)[0]
+        population.update(population.buffer.batch(rows), population.noise(BATCH)[0])
 
 
-def draw(population: Population, buffer: ReplayBuffer, updates: int) -> None:
+def draw(population: Population, updates: int) -> None:
     """Batches of all agents for so many updates."""
-    for rows in buffer.draw_rows(updates, BATCH, population.generator):
-        buffer.batch(rows)
+    for rows in population.buffer.draw_rows(updates, BATCH, population.generator):
+        population.buffer.batch(rows)
 
 
 def begun_run(logs: str, device: torch.device) -> LaRes:
     """A run with default flags, up to the moment at which learning begins, but for a shorter exploration."""
     flags = ["--model=builtin", f"--env-name={TASK}", f"--device={device}", f"--log-dir={logs}"]
     args = parse_args([*flags, "--init-exploration-steps=600"], "from_scratch")
-    args.threads, args.num_workers = threads(), cores()
+    args.num_learners = args.num_workers = cores()
     torch.set_num_threads(1)
     task = get_task(args.env_name)
     builtin = ProgramSearch(task, args.seed, None)
@@ -135,16 +129,16 @@ class Learner:
     count: int = AGENTS
     config: SacConfig = CONFIG
     rows: int = 100_000
-    on_threads: int = threads()
+    learners: int = cores()
 
     def __post_init__(self) -> None:
         self._updates = UPDATES[self.device.type]
-        self._population = new_population(self.device, self.count, self.config, self.on_threads)
-        self._buffer = filled_buffer(self.device, self.count, self.rows)
+        buffer = filled_buffer(self.device, self.count, self.rows)
+        self._population = new_population(buffer, self.config, self.learners)
 
-    def update(self, how: Callable[[Population, ReplayBuffer, int], None] = learn) -> float:
+    def update(self, how: Callable[[Population, int], None] = learn) -> float:
         """Seconds an update of all agents."""
-        return timed(how, self._population, self._buffer, self._updates, times=self._updates)
+        return timed(how, self._population, self._updates, times=self._updates)
 
 
 class Neighbour:
@@ -184,7 +178,7 @@ def together(neighbours: list[Neighbour], times: int) -> float:
 
 def floor() -> Sides:
     update = Learner().update
-    routes = bare_products(AGENTS, CONFIG, BATCH, threads())
+    routes = bare_products(AGENTS, CONFIG, BATCH, cores())
     repetitions = UPDATES["cpu"]
     fastest = min(routes, key=lambda route: min(timed(route, repetitions) for _ in range(3)))
     return update, lambda: timed(fastest, repetitions, times=repetitions)
@@ -238,13 +232,13 @@ def two_runs() -> Sides:
 
 
 def _updates() -> Callable[[int], Any]:
-    population, buffer = new_population(CPU, AGENTS, CONFIG, threads()), filled_buffer(CPU, AGENTS, 100_000)
-    return lambda updates: learn(population, buffer, updates)
+    population = new_population(filled_buffer(CPU, AGENTS, 100_000), CONFIG, cores())
+    return lambda updates: learn(population, updates)
 
 
 def drawing() -> Sides:
-    # On one thread: each thread draws for its own agents, and so the share of the time is that of the work.
-    learner = Learner(rows=MILLION, on_threads=1)
+    # In one process: each learner draws for its own agents, and so the share of the time is that of the work.
+    learner = Learner(rows=MILLION, learners=1)
     return lambda: learner.update(draw), learner.update
 
 
@@ -435,7 +429,7 @@ class Loop:
 
     def seconds_of_update(self) -> float:
         """Of one env step's updates, and nothing else."""
-        return timed(learn, self.lares.population, self.lares.buffer, self.updates, times=self.updates)
+        return timed(learn, self.lares.population, self.updates, times=self.updates)
 
 
 def whole_loop() -> Sides:

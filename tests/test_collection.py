@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from collection import UNIFORM, Collectors, Order, PolicyShape
 from population import Population
+from replay_buffer import ReplayBuffer
 from sac import SacConfig
 from task_specs import get_task
 
@@ -21,7 +22,7 @@ CONFIG = SacConfig(TASK.obs_size, TASK.action_size, 32)
 
 @pytest.fixture(scope="module")
 def population():
-    return Population(3, CONFIG, torch.device("cpu"), seed=0)
+    return Population(CONFIG, ReplayBuffer(1, CONFIG.obs_size, CONFIG.action_size, 1, 3, torch.device("cpu")), seed=0)
 
 
 def collectors(population, workers, **options):

@@ -20,7 +20,7 @@ from task_specs import get_task
 SMALL = (
     "--model=builtin --env-name=window-close-v2 --total-timesteps=900 --init-exploration-steps=120 --episode-length=40 "
     "--LLM_freq=200 --display-interval=100000 --eval-episodes=2 --final_episodes=2 --hidden-size=16 --batch-size=16 "
-    "--pop_size=4 --elite_num=2 --num_workers=1 --threads=1 --device=cpu --seed=3 --buffer-size=2000"
+    "--pop_size=4 --elite_num=2 --num_workers=1 --num_learners=1 --device=cpu --seed=3 --buffer-size=2000"
 )
 
 

@@ -144,7 +144,7 @@ def test_reward_workers_see_what_is_stored():
     buffer = make()
     fill(buffer, 0, 40)
     for name, expected in (("next_obs", 1.0), ("action", 0.25), ("variables", 0.5)):
-        np.testing.assert_array_equal(buffer.table.columns[name][:40, 0], np.arange(40) + expected)
+        np.testing.assert_array_equal(buffer.reward_table.columns[name][:40, 0], np.arange(40) + expected)
 
 
 def test_a_restored_buffer_goes_on_as_the_saved_one():

@@ -4,6 +4,8 @@ import contextlib
 import copy
 import dataclasses
 import math
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -12,16 +14,17 @@ from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 import models
-from models import Stack, flat_network
+from errors import RunError
+from models import Stack, flat_network, parameter_count
 from population import Population
 from replay_buffer import ReplayBuffer
-from sac import Agents, Batch, SacConfig
+from sac import Agents, Batch, SacConfig, new_agents
 
 OBS, ACTION, HIDDEN, BATCH = 7, 3, 16, 12
 CONFIG = SacConfig(OBS, ACTION, HIDDEN, q_lr=3e-3, p_lr=2e-3, gamma=0.9, tau=0.05, constraint_coef=0.7)
 CPU = torch.device("cpu")
 
-torch.set_num_threads(1)  # as in a run, where each thread of the population works alone
+torch.set_num_threads(1)  # as in a run
 
 
 def mlp(state):
@@ -99,6 +102,33 @@ class PlainSac:
         return [self.actor, self.q1, self.q2, self.t1, self.t2]
 
 
+def filled_buffer(agents, rows=100, device=CPU):
+    """A replay buffer full of noise."""
+    buffer = ReplayBuffer(rows, OBS, ACTION, 2, agents, device)
+    add_noise(buffer, rows, np.random.default_rng(14))
+    return buffer
+
+
+def add_noise(buffer, rows, numbers):
+    columns = {"obs": OBS, "action": ACTION, "next_obs": OBS, "variables": 2}
+    transitions = {name: numbers.normal(size=(rows, width)).astype(np.float32) for name, width in columns.items()}
+    transitions |= {"env_reward": np.zeros(rows, np.float32), "terminal": (numbers.random(rows) < 0.3) * 1.0}
+    for start, stop in buffer.add(transitions, 0, False):
+        for agent in range(buffer.agents):
+            buffer.set_rewards(agent, start, stop, numbers.normal(size=stop - start).astype(np.float32))
+
+
+def new_population(agents, seed, config=CONFIG, learners=1):
+    return Population(config, filled_buffer(agents), seed, learners)
+
+
+def put_into_one_stack(population, seed):
+    """Let the agents of a new population be one stack, as they are on a GPU."""
+    stack = new_agents(CONFIG, population.count, CPU)
+    stack.initialize(torch.Generator().manual_seed(seed))
+    population._stacks, population._places = [stack], [(stack, k) for k in range(population.count)]
+
+
 def random_batch(agents, generator):
     def normal(*shape):
         return torch.randn(agents, BATCH, *shape, generator=generator)
@@ -129,10 +159,12 @@ def precision(request, monkeypatch):
 
 
 @pytest.mark.parametrize("inherited", [False, True])
-@pytest.mark.parametrize("threads", [1, 2])
-def test_a_population_update_equals_separate_plain_updates(inherited, threads, precision):
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_population_update_equals_separate_plain_updates(inherited, stacked, precision):
     agents = 3
-    population = Population(agents, CONFIG, CPU, seed=1, threads=threads)
+    population = new_population(agents, seed=1)
+    if stacked:
+        put_into_one_stack(population, seed=1)
     if inherited:  # before any update the optimizers are as new, as those of the plain agents are
         population.inherit(2, [0, 1])
     anchors = [population.networks(k) if inherited and k != 2 else None for k in range(agents)]
@@ -153,7 +185,7 @@ def test_a_population_update_equals_separate_plain_updates(inherited, threads, p
 def test_a_terminal_state_is_not_bootstrapped_and_a_time_limit_is():
     # With gamma 1 and a reward of one, a critic learns 1 where the state is terminal, and more where it is not.
     config = SacConfig(OBS, ACTION, 32, q_lr=1e-2, gamma=1.0, tau=1.0)
-    population = Population(1, config, CPU, seed=3)
+    population = new_population(1, 3, config)
     generator = torch.Generator().manual_seed(4)
     batch = random_batch(1, generator)
     terminal = torch.arange(BATCH).remainder(2).float()[None]
@@ -167,7 +199,8 @@ def test_a_terminal_state_is_not_bootstrapped_and_a_time_limit_is():
 
 
 def test_the_squashed_density_integrates_to_one():
-    agents = Agents(1, SacConfig(OBS, 1, HIDDEN), CPU, torch.Generator().manual_seed(5))
+    agents = new_agents(SacConfig(OBS, 1, HIDDEN), 1, CPU)
+    agents.initialize(torch.Generator().manual_seed(5))
     heads, _ = agents.actors.forward(torch.randn(1, 1, OBS).expand(1, 4001, OBS))
     mean, log_std = heads.chunk(2, -1)
     u = torch.linspace(-12, 12, 4001)[None, :, None]
@@ -177,7 +210,7 @@ def test_the_squashed_density_integrates_to_one():
 
 
 def trained(seed=6, updates=5, agents=4):
-    population = Population(agents, CONFIG, CPU, seed)
+    population = new_population(agents, seed)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(updates):
         population.update(random_batch(agents, generator), population.noise(BATCH)[0])
@@ -249,7 +282,7 @@ def test_a_diverged_agent_does_not_touch_the_others():
 def test_learning_goes_on_from_a_saved_state_as_if_nothing_had_happened():
     one = trained()
     one.inherit(0, [1])
-    two = Population(4, CONFIG, CPU, seed=99)
+    two = new_population(4, seed=99)
     two.load_state_dict(one.state_dict())
     generator = torch.Generator().manual_seed(10)
     for _ in range(3):
@@ -273,7 +306,7 @@ def test_losses_are_means_since_they_were_last_read():
 
 
 def random_stack(count, sizes, seed):
-    stack = Stack(count, sizes, CPU)
+    stack = Stack(sizes, torch.zeros(count * parameter_count(sizes)))
     for index in range(count):
         stack.initialize(index, torch.Generator().manual_seed(seed + index))
     return stack
@@ -322,59 +355,77 @@ def test_the_gradient_of_a_stack_is_that_of_its_networks(sizes):
     torch.testing.assert_close(stack.gradient, before, rtol=0, atol=0)
 
 
-class Rows:
-    """A source of batches that are what they are, in whatever order they are asked for."""
-
-    def __init__(self, agents):
-        self.batches = random_batch(agents, torch.Generator().manual_seed(14))
-
-    def draw_rows(self, updates, batch_size, generator):
-        return torch.randint(BATCH, (updates, len(self.batches.obs), batch_size), generator=generator)
-
-    def batch(self, rows, first=0):
-        agents = torch.arange(first, first + len(rows))[:, None]
-        return Batch(*(column[agents, rows] for column in self.batches))
-
-
 @pytest.mark.parametrize("interval", [1, 3])
-def test_however_many_threads_share_the_work_the_population_is_the_same(interval):
+def test_however_many_learners_share_the_work_the_population_is_the_same(interval):
     config = dataclasses.replace(CONFIG, target_update_interval=interval)
-    populations = [Population(5, config, CPU, seed=15, threads=threads) for threads in (1, 2, 3, 5)]
+    populations = [new_population(5, 15, config, learners) for learners in (1, 2, 5)]
     for population in populations:
-        population.learn(Rows(5), 8, 90)
-        assert population.updates == 90
+        with contextlib.closing(population):
+            population.inherit(1, [0])  # which the parameter constraint holds from then on
+            population.learn(8, 90)
+            for start, stop in [(0, 30), (70, 100)]:  # new rewards on a new scale, and both have to arrive
+                population.buffer.set_rewards(2, start, stop, np.linspace(-3, 3, 30, dtype=np.float32))
+            population.buffer.rescale(2, 1, kind=2)
+            population.learn(8, 300)
+            assert population.updates == 390
     one, *others = populations
     losses = one.losses()
     for other in others:
         for k in range(5):
-            for name, rows in one.agent_state(k).items():
-                torch.testing.assert_close(other.agent_state(k)[name], rows, rtol=1e-3, atol=1e-5, msg=name)
+            torch.testing.assert_close(other.agent_state(k), one.agent_state(k), rtol=0, atol=0)
         for name, values in other.losses().items():
-            np.testing.assert_allclose(values, losses[name], rtol=1e-3)
+            np.testing.assert_array_equal(values, losses[name])
 
 
 def test_learning_is_one_update_after_another():
-    learned, updated, source = Population(3, CONFIG, CPU, 16), Population(3, CONFIG, CPU, 16), Rows(3)
-    learned.learn(source, 8, 10)
-    rows = source.draw_rows(10, 8, updated.generator)
+    learned, updated = (new_population(3, seed=16) for _ in range(2))
+    learned.learn(8, 10)
+    rows = updated.buffer.draw_rows(10, 8, updated.generator)
     for own, noise in zip(rows, updated.noise(8, 10), strict=True):
-        updated.update(source.batch(own), noise)
+        updated.update(updated.buffer.batch(own), noise)
     for k in range(3):
         torch.testing.assert_close(learned.agent_state(k), updated.agent_state(k), rtol=0, atol=0)
 
 
-def test_learning_ends_when_it_is_told_to():
-    population, asked = Population(2, CONFIG, CPU, seed=17, threads=2), []
-    population.learn(Rows(2), 8, 10_000, stop=lambda: len(asked) == 2 or asked.append(1))
-    assert 0 < population.updates < 1_000
+@pytest.mark.parametrize("learners", [1, 2])
+def test_learning_ends_when_it_is_told_to_and_every_agent_has_learned_as_much(learners):
+    stopped, same, asked = new_population(3, 17, learners=learners), new_population(3, seed=17), []
+    with contextlib.closing(stopped):
+        stopped.learn(8, 256, stop=lambda: len(asked) == 4 or asked.append(1))
+    assert 0 < stopped.updates < 256
+    rows, noise = same.buffer.draw_rows(256, 8, same.generator), same.noise(8, 256)
+    for own, drawn in zip(rows[: stopped.updates], noise, strict=False):
+        same.update(same.buffer.batch(own), drawn)
+    for k in range(3):
+        torch.testing.assert_close(stopped.agent_state(k), same.agent_state(k), rtol=0, atol=0)
+
+
+def test_nothing_is_learned_when_it_is_told_to_stop_at_once():
+    population = new_population(2, 17, learners=2)
+    with contextlib.closing(population):
+        population.learn(8, 100, stop=lambda: True)
+        assert population.updates == 0
+        population.learn(8, 0)
+        population.learn(8, 3)
+        assert population.updates == 3
+
+
+def test_a_learner_that_is_killed_ends_the_run_with_a_message():
+    population = new_population(2, 22, learners=2)
+    with contextlib.closing(population):
+        population.learn(8, 5)
+        os.kill(population._learners._workers[0].pid, signal.SIGKILL)
+        with pytest.raises(RunError, match=r"a learner was killed by SIGKILL; .*--num_learners 1"):
+            population.learn(8, 50)
 
 
 def test_an_update_never_waits_for_the_device(monkeypatch):
     # Tensors that have shapes and no values refuse whoever asks for a value, as the recording of a CUDA graph does.
     monkeypatch.setattr(models, "_ONEDNN", None)
     generator = torch.Generator().manual_seed(18)
-    agents = Agents(3, CONFIG, CPU, generator)
-    buffer = ReplayBuffer(100, OBS, ACTION, 2, 3, CPU)
+    agents = new_agents(CONFIG, 3, CPU)
+    agents.initialize(generator)
+    buffer = filled_buffer(3)
     with FakeTensorMode(allow_non_fake_inputs=True):
         for agents.any_held in (False, True):
             batch = buffer.batch(buffer.draw_rows(1, BATCH, generator)[0])
@@ -403,14 +454,15 @@ def test_an_update_is_recorded_once_and_again_when_its_kernels_are_others(monkey
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", recording)
     monkeypatch.setattr(Agents, "update", lambda self, batch, noise: done.append("update"))
-    population, source = Population(2, CONFIG, CPU, seed=21, threads=1), Rows(2)
-    population._learn_captured(source, 8, 5)
-    population._learn_captured(source, 8, 2)
+    population = new_population(2, seed=21)
+    put_into_one_stack(population, seed=21)
+    population._learn_captured(8, 5)
+    population._learn_captured(8, 2)
     assert done == ["update", "update", "update", "register", "record", *["replay"] * 4]
     assert population.updates == 7
     done.clear()
     population.inherit(0, [1])  # from now on the parameter constraint is a part of the update
-    population._learn_captured(source, 8, 5)
+    population._learn_captured(8, 5)
     assert done == ["update", "update", "update", "register", "record", "replay", "replay"]
 
 
@@ -418,22 +470,12 @@ def test_an_update_is_recorded_once_and_again_when_its_kernels_are_others(monkey
 @pytest.mark.parametrize("interval", [1, 3])
 def test_a_recorded_update_learns_what_the_update_does(interval):
     config = dataclasses.replace(CONFIG, target_update_interval=interval)
-    cuda = torch.device("cuda")
-    recorded, plain = Population(3, config, cuda, seed=19), Population(3, config, cuda, seed=19)
-    buffer = ReplayBuffer(1_000, OBS, ACTION, 2, 3, cuda)
+    buffer = filled_buffer(3, 1_000, torch.device("cuda"))
+    recorded, plain = (Population(config, buffer, seed=19) for _ in range(2))
     numbers = np.random.default_rng(20)
-
-    def collect(count):
-        columns = {"obs": OBS, "action": ACTION, "next_obs": OBS, "variables": 2}
-        transitions = {name: numbers.normal(size=(count, width)).astype(np.float32) for name, width in columns.items()}
-        transitions |= {name: np.zeros(count, np.float32) for name in ("env_reward", "terminal")}
-        for start, stop in buffer.add(transitions, 0, False):
-            for agent in range(3):
-                buffer.set_rewards(agent, start, stop, numbers.normal(size=stop - start).astype(np.float32))
-
     for count in (200, 300, 700):  # more transitions arrive, and the ring comes round
-        collect(count)
-        recorded.learn(buffer, 8, 40)
+        add_noise(buffer, count, numbers)
+        recorded.learn(8, 40)
         for _ in range(40):
             rows = buffer.draw_rows(1, 8, plain.generator)[0]
             plain.update(buffer.batch(rows), plain.noise(8)[0])

@@ -1,0 +1,140 @@
+"""Learners: how the CPU makes the updates of a population, in this process or in several that share its memory.
+
+Threads would not do: two of them lose a quarter of their time to the interpreter's lock, which each call of PyTorch
+gives up and takes again, and more of them lose more. As a script this file is such a process.
+"""
+
+import warnings
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from errors import RunError
+from processes import Arrays, Header, SharedTable, WorkerDied, WorkerProcess, public_environment, serve, wait_any
+from replay_buffer import Transitions
+from sac import Agents, SacConfig
+
+
+class Piece(NamedTuple):
+    """A few updates in a row of one agent."""
+
+    agent: int
+    held: bool  # whether the parameter constraint holds it
+    updates: int  # made before
+    scale: float  # of its rewards
+    shift: float
+    rows: Tensor  # (U, B), the transitions of each update
+    noise: Tensor  # (U, 2, B, A), see `sac.Agents.update`
+
+
+def learn(agents: Sequence[Agents], transitions: Transitions, piece: Piece) -> None:
+    """Make the updates. Each of `agents` is a stack of its own."""
+    agent = agents[piece.agent]
+    agent.any_held = piece.held
+    agent.set_updates(piece.updates)
+    for number, (rows, noise) in enumerate(zip(piece.rows.split(1), piece.noise.split(1), strict=True), 1):
+        agent.update(transitions.batch(rows, piece.agent, piece.scale, piece.shift), noise)
+        agent.follow(piece.updates + number)
+
+
+def agents_in(table: SharedTable, config: SacConfig) -> list[Agents]:
+    """The agents in a table: a row each, with a column for each name of `sac.agent_sizes`."""
+    rows = range(table.capacity)
+    return [Agents(config, {name: torch.from_numpy(column[k]) for name, column in table.columns.items()}) for k in rows]
+
+
+class Learners:
+    """Processes that make updates.
+
+    Args:
+        count: number of processes.
+        config: hyperparameters of the agents.
+        agents: the table of the agents, shared for writing, see :func:`agents_in`.
+        transitions: the tables from which batches are drawn.
+    """
+
+    def __init__(self, count: int, config: SacConfig, agents: SharedTable, transitions: Sequence[SharedTable]) -> None:
+        one_thread = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
+        environment = public_environment() | one_thread
+        tables = [agents, *transitions]
+        addresses = [[table.fd, table.capacity, table.widths] for table in tables]
+        fds = [table.fd for table in tables]
+        self._workers = [WorkerProcess("learners", environment=environment, fds=fds) for _ in range(count)]
+        for worker in self._workers:
+            worker.send({"config": asdict(config), "tables": addresses})
+        self._starting = set(self._workers)
+
+    def learn(
+        self,
+        parts: Sequence[slice],
+        agents: int,
+        piece: Callable[[slice, int], Piece],
+        stop: Callable[[], bool],
+    ) -> int:
+        """Make part after part of the updates of all agents; piece(part, agent) is what one agent has to do.
+
+        Once `stop` says so, no part is begun any more. Returns how many updates each agent has made. Raises RunError
+        when a process has ended.
+        """
+        made, left = 0, deque(parts)
+        todo: list[tuple[slice, int]] = []
+        idle = [worker for worker in self._workers if worker not in self._starting]
+        at_work: dict[WorkerProcess, int] = {}
+        try:
+            while todo or left or at_work:
+                ready = next((task for task in todo if task[1] not in at_work.values()), None)
+                if idle and ready:
+                    todo.remove(ready)
+                    worker = idle.pop()
+                    at_work[worker] = ready[1]
+                    fields = piece(*ready)._asdict()
+                    arrays = {name: fields.pop(name).numpy() for name in ("rows", "noise")}
+                    worker.send(fields, arrays)
+                elif idle and left and stop():
+                    left.clear()
+                elif idle and left:
+                    part = left.popleft()
+                    todo += [(part, agent) for agent in range(agents)]
+                    made = part.stop
+                else:
+                    for worker in wait_any([*at_work, *self._starting]):
+                        worker.receive()
+                        idle.append(worker)
+                        at_work.pop(worker, None)
+                        self._starting.discard(worker)
+        except WorkerDied as death:
+            raise RunError(f"a learner {death}; with too little memory, try --num_learners 1") from death
+        return made
+
+    def close(self) -> None:
+        """End the processes."""
+        for worker in self._workers:
+            worker.close()
+
+
+def _serve() -> None:
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # transitions are for reading
+    agents: list[Agents] = []
+    transitions = Transitions({})
+
+    def handle(header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
+        nonlocal agents, transitions
+        if not agents:
+            [address, *addresses] = header["tables"]
+            agents = agents_in(SharedTable.attach(*address, writable=True), SacConfig(**header["config"]))
+            transitions = Transitions.of([SharedTable.attach(*address) for address in addresses])
+        else:
+            fields: dict[str, Any] = {**header, **{name: torch.from_numpy(array) for name, array in arrays.items()}}
+            learn(agents, transitions, Piece(**fields))
+        return {}, {}
+
+    serve(handle)
+
+
+if __name__ == "__main__":
+    _serve()
