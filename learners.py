@@ -14,7 +14,17 @@ import torch
 from torch import Tensor
 
 from errors import RunError
-from processes import Arrays, Header, SharedTable, WorkerDied, WorkerProcess, public_environment, serve, wait_any
+from processes import (
+    Arrays,
+    Header,
+    SharedTable,
+    WorkerDied,
+    WorkerProcess,
+    public_environment,
+    serve,
+    take_long_turns,
+    wait_any,
+)
 from replay_buffer import Transitions
 from sac import Agents, SacConfig
 
@@ -118,6 +128,7 @@ class Learners:
 
 def _serve() -> None:
     torch.set_num_threads(1)
+    take_long_turns()
     warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # transitions are for reading
     agents: list[Agents] = []
     transitions = Transitions({})

@@ -11,6 +11,7 @@ import json
 import math
 import mmap
 import os
+import platform
 import selectors
 import signal
 import socket
@@ -33,6 +34,8 @@ _PREFIX = struct.Struct("!QQ")  # bytes of the JSON part, bytes of the arrays
 _LONGEST_HEADER = 64 << 20
 _LONGEST_ARRAYS = 1 << 30
 _PR_SET_PDEATHSIG = 1
+_SCHED_ATTR = struct.Struct("=IIQiIQQQ")  # size, policy, flags, nice, priority, runtime (ns), deadline, period
+_LONG_TURN = 50_000_000  # ns
 _F_ADD_SEALS = 1033
 _F_SEAL_FUTURE_WRITE = 0x0010
 
@@ -166,6 +169,22 @@ class Interruption:
     def _remember(self, number: int, _: Any) -> None:
         self.signal = number
         self.__exit__()
+
+
+def take_long_turns() -> None:
+    """Ask Linux to let this process run for long when its turn comes.
+
+    Two processes that take turns on a core every few milliseconds spend a fifth of their time on bringing their data
+    back into its cache. Kernels since 6.12 take a wish (sched_setattr(2), `sched_runtime` of an ordinary process);
+    elsewhere nothing happens. The share of the core stays what it is.
+    """
+    number = {"x86_64": 314, "aarch64": 274}.get(platform.machine())
+    if sys.platform != "linux" or number is None or os.sched_getscheduler(0) != os.SCHED_OTHER:
+        return
+    wish = _SCHED_ATTR.pack(
+        _SCHED_ATTR.size, os.SCHED_OTHER, 0, os.getpriority(os.PRIO_PROCESS, 0), 0, _LONG_TURN, 0, 0
+    )
+    ctypes.CDLL(None).syscall(number, 0, wish, 0)
 
 
 def wait_any(workers: Sequence[WorkerProcess], timeout: float | None = None) -> list[WorkerProcess]:
