@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 
 from arguments import Setting
 from collection import UNIFORM, Collectors, Episode, Order, PolicyShape, Score
@@ -446,6 +445,8 @@ class LaRes:
             self.collectors.set_policies(self.champion.weights[None])
             seeds = [self.seed(FINAL, number) for number in range(self.args.final_episodes)]
             score = Score(self.collectors.run([Order(0, seed, self.decisions, deterministic=True) for seed in seeds]))
+            from scipy import stats  # needed once, here, and slow to load
+
             solved = round(score.success_rate * len(seeds))
             interval = stats.binomtest(solved, len(seeds)).proportion_ci(method="wilson")
             summary |= {
