@@ -41,7 +41,7 @@ class Population:
         self._learners: Learners | None = None
         if self.device.type != "cpu":
             self._stacks = [new_agents(config, self.count, self.device)]
-        elif learners == 1:
+        elif min(learners, self.count) == 1:
             self._stacks = [new_agents(config, 1, self.device) for _ in range(self.count)]
         else:
             table = SharedTable.create(self.count, agent_sizes(config), writable=True)
