@@ -37,7 +37,7 @@ from thompson import ThompsonSampler
 PROBE, EXPLORE, COLLECT, EVALUATE, FINAL, LEARNING, ARMS = range(7)
 
 # Why an agent is out of the game until the next search round.
-DIVERGED = "its networks have diverged"
+BROKEN = "its networks are broken"
 FAILED = "its reward function failed"
 
 
@@ -139,6 +139,7 @@ class LaRes:
         self.champion: Champion | None = None
         self.snapshot = self.population.state_dict()
         self.losses: dict[str, np.ndarray] = {}
+        self.lost: dict[int, str] = {}  # agents whose learner ended in the midst of an update, and how
         self.env_steps = self.iteration = self.round = self.evaluations = 0
         self.updates_due = 0
         self.last_search = self.last_evaluation = 0
@@ -240,15 +241,17 @@ class LaRes:
 
     def learn(self) -> None:
         """SAC updates of every agent, each on its own reward column, for all transitions that are new."""
-        self.population.learn(self.args.batch_size, self.updates_due, self.interruption.requested)
+        self.lost = self.population.learn(self.args.batch_size, self.updates_due, self.interruption.requested)
         self.updates_due = 0
 
     def watch(self) -> None:
-        """See how learning went: read the losses, and take out who has diverged."""
+        """See how learning went: read the losses, and take out who has diverged or been lost."""
         self.losses = self.population.losses()
-        for agent in np.flatnonzero(~self.population.finite()):
+        broken = {int(agent): "not finite" for agent in np.flatnonzero(~self.population.finite())}
+        broken |= {agent: f"its learner {death}" for agent, death in self.lost.items()}
+        for agent, detail in broken.items():
             if agent not in self.masked:
-                self.mask(int(agent), DIVERGED)
+                self.mask(agent, BROKEN, f"({detail})")
         if all(slot in self.masked for slot in self.slots):
             self.recover()
         self.log.progress(self.env_steps, self.champion.score.success_rate if self.champion else None, self.cost())
@@ -274,15 +277,16 @@ class LaRes:
         replaced = [
             slot for slot, program in zip(open_slots, newcomers, strict=False) if self.replace(slot, program, best)
         ]
-        diverged = [agent for agent, why in self.masked.items() if why == DIVERGED and agent not in replaced]
+        broken = [agent for agent, why in self.masked.items() if why == BROKEN and agent not in replaced]
         heirs = replaced if self.args.inherit else []
-        self.population.inherit(best, [*heirs, *diverged])
+        self.population.inherit(best, [*heirs, *broken])
         if self.args.inherit and self.human is not None and self.human not in elites:
             # Its own reward has not changed, so its critics are still right, and nothing holds it near the best agent.
             self.population.inherit_actor(best, self.human)
-        self.masked = {slot: why for slot, why in self.masked.items() if slot not in [*replaced, *diverged]}
+        self.masked = {slot: why for slot, why in self.masked.items() if slot not in [*replaced, *broken]}
         self.thompson.reset()
         self.last_search = self.env_steps
+        self.snapshot = self.population.state_dict()
         self.log.population(self.search.programs)
 
     def replace(self, slot: int, program: Program, best: int) -> bool:
@@ -410,8 +414,8 @@ class LaRes:
         return f"({failure.reason}; the state is in {name})"
 
     def recover(self) -> None:
-        """Nobody in the population is left: go back to the networks of the last evaluation."""
-        if DIVERGED in self.masked.values():
+        """Nobody in the population is left: go back to the networks of the last evaluation or search round."""
+        if BROKEN in self.masked.values():
             self.log.say("no agent is left; going back to the networks of the last evaluation")
             self.population.load_state_dict(self.snapshot)
             self.masked = {agent: why for agent, why in self.masked.items() if why == FAILED}

@@ -1,9 +1,10 @@
 """Learners: how the CPU makes the updates of a population, in this process or in several that share its memory.
 
-Threads would not do: two of them lose a quarter of their time to the interpreter's lock, which each call of PyTorch
-gives up and takes again, and more of them lose more. As a script this file is such a process.
+Threads would not do: two of them lost a quarter of their time to the interpreter's lock, which each call of PyTorch
+gives up and takes again. As a script this file is such a process.
 """
 
+import contextlib
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -27,6 +28,8 @@ from processes import (
 )
 from replay_buffer import Transitions
 from sac import Agents, SacConfig
+
+_TRIES = 3  # learners that may end before the run does
 
 
 class Piece(NamedTuple):
@@ -68,57 +71,77 @@ class Learners:
     """
 
     def __init__(self, count: int, config: SacConfig, agents: SharedTable, transitions: Sequence[SharedTable]) -> None:
-        one_thread = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
-        environment = public_environment() | one_thread
-        tables = [agents, *transitions]
-        addresses = [[table.fd, table.capacity, table.widths] for table in tables]
-        fds = [table.fd for table in tables]
-        self._workers = [WorkerProcess("learners", environment=environment, fds=fds) for _ in range(count)]
-        for worker in self._workers:
-            worker.send({"config": asdict(config), "tables": addresses})
+        self._config = config
+        self._tables = [agents, *transitions]
+        self._agents = agents.capacity
+        self._workers = [self._start() for _ in range(count)]
         self._starting = set(self._workers)
+        self._deaths = 0
 
     def learn(
-        self,
-        parts: Sequence[slice],
-        agents: int,
-        piece: Callable[[slice, int], Piece],
-        stop: Callable[[], bool],
-    ) -> int:
+        self, parts: Sequence[slice], piece: Callable[[slice, int], Piece], stop: Callable[[], bool]
+    ) -> tuple[int, dict[int, str]]:
         """Make part after part of the updates of all agents; piece(part, agent) is what one agent has to do.
 
-        Once `stop` says so, no part is begun any more. Returns how many updates each agent has made. Raises RunError
-        when a process has ended.
+        Once `stop` says so, no part is begun any more.
+
+        Returns:
+            How many updates each agent has made, and whose learner ended in the midst of one and how: what is left of
+            such an agent is neither old nor new.
+
+        Raises:
+            RunError: when learners keep ending.
         """
         made, left = 0, deque(parts)
+        lost: dict[int, str] = {}
         todo: list[tuple[slice, int]] = []
         idle = [worker for worker in self._workers if worker not in self._starting]
         at_work: dict[WorkerProcess, int] = {}
-        try:
-            while todo or left or at_work:
-                ready = next((task for task in todo if task[1] not in at_work.values()), None)
-                if idle and ready:
-                    todo.remove(ready)
-                    worker = idle.pop()
-                    at_work[worker] = ready[1]
-                    fields = piece(*ready)._asdict()
-                    arrays = {name: fields.pop(name).numpy() for name in ("rows", "noise")}
+        while todo or left or at_work:
+            ready = next((task for task in todo if task[1] not in at_work.values()), None)
+            if idle and ready:
+                todo.remove(ready)
+                worker = idle.pop()
+                at_work[worker] = ready[1]
+                fields = piece(*ready)._asdict()
+                arrays = {name: fields.pop(name).numpy() for name in ("rows", "noise")}
+                with contextlib.suppress(WorkerDied):  # which is noticed below
                     worker.send(fields, arrays)
-                elif idle and left and stop():
-                    left.clear()
-                elif idle and left:
-                    part = left.popleft()
-                    todo += [(part, agent) for agent in range(agents)]
-                    made = part.stop
-                else:
-                    for worker in wait_any([*at_work, *self._starting]):
+            elif idle and left and stop():
+                left.clear()
+            elif idle and left:
+                part = left.popleft()
+                todo += [(part, agent) for agent in range(self._agents)]
+                made = part.stop
+            else:
+                for worker in wait_any([*at_work, *self._starting]):
+                    agent = at_work.pop(worker, None)
+                    self._starting.discard(worker)
+                    try:
                         worker.receive()
                         idle.append(worker)
-                        at_work.pop(worker, None)
-                        self._starting.discard(worker)
-        except WorkerDied as death:
-            raise RunError(f"a learner {death}; with too little memory, try --num_learners 1") from death
-        return made
+                    except WorkerDied as death:
+                        if agent is not None:
+                            lost[agent] = str(death)
+                        self._replace(worker, death)
+        return made, lost
+
+    def _start(self) -> WorkerProcess:
+        one_thread = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
+        fds = [table.fd for table in self._tables]
+        worker = WorkerProcess("learners", environment=public_environment() | one_thread, fds=fds)
+        addresses = [[table.fd, table.capacity, table.widths] for table in self._tables]
+        worker.send({"config": asdict(self._config), "tables": addresses})
+        return worker
+
+    def _replace(self, worker: WorkerProcess, death: WorkerDied) -> None:
+        self._deaths += 1
+        if self._deaths == _TRIES:
+            raise RunError(f"a learner {death}, as others before it; with too little memory, try --num_learners 1")
+        worker.kill()
+        fresh = self._start()
+        self._workers[self._workers.index(worker)] = fresh
+        self._starting.add(fresh)
 
     def close(self) -> None:
         """End the processes."""

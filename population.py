@@ -64,18 +64,20 @@ class Population:
 
     # --- learning ---------------------------------------------------------------------------------------------------
 
-    def learn(self, batch_size: int, updates: int, stop: Callable[[], bool] = lambda: False) -> None:
+    def learn(self, batch_size: int, updates: int, stop: Callable[[], bool] = lambda: False) -> dict[int, str]:
         """That many updates of every agent, each from a batch of its own; fewer when `stop` says so on the way.
 
-        Raises RunError when a learner has ended.
+        Returns which agents are of no use any more, and why; see `Learners.learn`. Raises RunError as it does.
         """
+        lost: dict[int, str] = {}
         while updates > 0 and not stop():
             count = min(updates, _CHUNK)
             if self.device.type == "cuda":
                 self._learn_captured(batch_size, count)
             else:
-                self._learn_in_parts(batch_size, count, stop)
+                lost |= self._learn_in_parts(batch_size, count, stop)
             updates -= count
+        return lost
 
     def update(self, batch: Batch, noise: Tensor) -> None:
         """One update of every agent from the batches of all, with standard normal `noise` (K, 2, B, A)."""
@@ -91,25 +93,27 @@ class Population:
         shape = (updates, self.count, 2, batch_size, self.config.action_size)
         return torch.randn(shape, generator=self.generator, device=self.device)
 
-    def _learn_in_parts(self, batch_size: int, updates: int, stop: Callable[[], bool]) -> None:
+    def _learn_in_parts(self, batch_size: int, updates: int, stop: Callable[[], bool]) -> dict[int, str]:
         rows = self.buffer.draw_rows(updates, batch_size, self.generator)
         noise = self.noise(batch_size, updates)
         scale, shift, held = self.buffer.scale.tolist(), self.buffer.shift.tolist(), self.held
+        before, parts = self.updates, list(_parts(updates))
 
         def piece(part: slice, agent: int) -> Piece:
             done = before + part.start
             return Piece(agent, held[agent], done, scale[agent], shift[agent], rows[part, agent], noise[part, agent])
 
-        before, parts = self.updates, list(_parts(updates))
         if self._learners:
-            self.updates += self._learners.learn(parts, self.count, piece, stop)
-            return
+            made, lost = self._learners.learn(parts, piece, stop)
+            self.updates += made
+            return lost
         for part in parts:
             if stop():
-                return
+                break
             for agent in range(self.count):
                 learn(self._stacks, self.buffer.transitions, piece(part, agent))
             self.updates = before + part.stop
+        return {}
 
     def _learn_captured(self, batch_size: int, updates: int) -> None:
         [stack] = self._stacks

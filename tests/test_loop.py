@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from arguments import parse_args
-from lares import DIVERGED, FAILED, LaRes
+from lares import BROKEN, FAILED, LaRes
 from llm import connect
 from processes import Interruption
 from program_search import ProgramSearch
@@ -223,11 +223,25 @@ def test_a_diverged_agent_is_masked_and_comes_back_as_an_heir(scratch):
     actor = scratch.population.agent_state(2)["actor"]
     scratch.population.load_agent_state(2, {"actor": torch.full_like(actor, float("inf"))})
     learn(scratch, 1)
-    assert scratch.masked == {2: DIVERGED}
+    assert scratch.masked == {2: BROKEN}
     assert set(scratch.evaluate()) == {0, 1, 3}
     scratch.search_round()
     assert scratch.masked == {}
     assert scratch.population.finite().all()
+
+
+def test_an_agent_whose_learner_was_killed_comes_back_as_an_heir(scratch, monkeypatch):
+    monkeypatch.setattr(scratch.population, "learn", lambda *_: {1: "was killed by SIGKILL"})
+    learn(scratch, 1)
+    assert scratch.masked == {1: BROKEN}
+    said = (scratch.log.directory / "run.log").read_text(encoding="utf-8")
+    assert "agent 1 is out until the next search round: its networks are broken (its learner was killed" in said
+    monkeypatch.undo()
+    learn(scratch, 1)
+    assert scratch.masked == {1: BROKEN}
+    scratch.search_round()
+    assert scratch.masked == {}
+    torch.testing.assert_close(scratch.snapshot["agents"][1], scratch.population.agent_state(1), rtol=0, atol=0)
 
 
 def test_when_all_diverge_the_last_good_networks_return(scratch):

@@ -410,13 +410,31 @@ def test_nothing_is_learned_when_it_is_told_to_stop_at_once():
         assert population.updates == 3
 
 
-def test_a_learner_that_is_killed_ends_the_run_with_a_message():
-    population = new_population(2, 22, learners=2)
-    with contextlib.closing(population):
-        population.learn(8, 5)
-        os.kill(population._learners._workers[0].pid, signal.SIGKILL)
-        with pytest.raises(RunError, match=r"a learner was killed by SIGKILL; .*--num_learners 1"):
-            population.learn(8, 50)
+def test_the_agent_of_a_learner_that_is_killed_is_lost_and_the_others_learn_on():
+    struck, same = (new_population(3, 22, learners=2) for _ in range(2))
+    with contextlib.closing(struck), contextlib.closing(same):
+
+        def strike():
+            struck.learn(8, 5)
+            learners = struck._learners
+            victim = next(worker for worker in learners._workers if worker not in learners._starting)
+            os.kill(victim.pid, signal.SIGKILL)
+            return struck.learn(8, 50)
+
+        [(agent, why)] = strike().items()
+        assert why == "was killed by SIGKILL"
+        assert same.learn(8, 5) == same.learn(8, 50) == {}
+        sound = [k for k in range(3) if k != agent]
+        for k in sound:
+            torch.testing.assert_close(struck.agent_state(k), same.agent_state(k), rtol=0, atol=0)
+        for population in (struck, same):
+            population.inherit(sound[0], [agent])
+            assert population.learn(8, 50) == {}
+        for k in range(3):
+            torch.testing.assert_close(struck.agent_state(k), same.agent_state(k), rtol=0, atol=0)
+        assert len(strike()) == 1
+        with pytest.raises(RunError, match=r"a learner was killed by SIGKILL, as others .*--num_learners 1"):
+            strike()
 
 
 def test_an_update_never_waits_for_the_device(monkeypatch):
