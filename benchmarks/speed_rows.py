@@ -122,7 +122,7 @@ def timed(function: Callable[..., Any], *arguments: Any, times: int = 1) -> floa
 
 
 @dataclass
-class Learner:
+class Learning:
     """A population and its buffer."""
 
     device: torch.device = CPU
@@ -177,7 +177,7 @@ def together(neighbours: list[Neighbour], times: int) -> float:
 
 
 def floor() -> Sides:
-    update = Learner().update
+    update = Learning().update
     routes = bare_products(AGENTS, CONFIG, BATCH, cores())
     repetitions = UPDATES["cpu"]
     fastest = min(routes, key=lambda route: min(timed(route, repetitions) for _ in range(3)))
@@ -186,19 +186,19 @@ def floor() -> Sides:
 
 def plain() -> Sides:
     agents = [Neighbour(plain_updates, CONFIG, BATCH) for _ in range(cores())]
-    return Learner().update, lambda: together(agents, UPDATES["cpu"]) * AGENTS / len(agents)
+    return Learning().update, lambda: together(agents, UPDATES["cpu"]) * AGENTS / len(agents)
 
 
 def sb3() -> Sides:
     agent = Neighbour(sb3_updates, CONFIG, BATCH)
-    return Learner().update, lambda: together([agent], UPDATES["cpu"]) * AGENTS
+    return Learning().update, lambda: together([agent], UPDATES["cpu"]) * AGENTS
 
 
 def busy() -> Sides:
     context = multiprocessing.get_context("spawn")
     switch, theirs = context.Pipe()
     context.Process(target=_spin, args=(theirs,), daemon=True).start()
-    update = Learner().update
+    update = Learning().update
 
     def turn(busy: bool) -> None:
         switch.send(busy)
@@ -238,8 +238,8 @@ def _updates() -> Callable[[int], Any]:
 
 def drawing() -> Sides:
     # In one process: each learner draws for its own agents, and so the share of the time is that of the work.
-    learner = Learner(rows=MILLION, learners=1)
-    return lambda: learner.update(draw), learner.update
+    learning = Learning(rows=MILLION, learners=1)
+    return lambda: learning.update(draw), learning.update
 
 
 def drawn_arms() -> list[list[int]]:
@@ -476,13 +476,13 @@ def start_up() -> Sides:
 
 
 def gpu_capture() -> Sides:
-    captured, uncaptured = Learner(CUDA), Learner(CUDA)
+    captured, uncaptured = Learning(CUDA), Learning(CUDA)
     return captured.update, lambda: uncaptured.update(learn_uncaptured)
 
 
 def gpu_updates() -> Sides:
-    learner = Learner(CUDA)
-    return lambda: 1 / learner.update(), None
+    learning = Learning(CUDA)
+    return lambda: 1 / learning.update(), None
 
 
 def gpu_loop() -> Sides:
@@ -491,7 +491,7 @@ def gpu_loop() -> Sides:
 
 
 def gpu_population() -> Sides:
-    return Learner(CUDA, count=20).update, Learner(CUDA).update
+    return Learning(CUDA, count=20).update, Learning(CUDA).update
 
 
 # --- how the cost of an update grows ----------------------------------------------------------------------------------
@@ -505,9 +505,9 @@ SCALING: dict[str, Sequence[int]] = {
 
 def scaling_samples(device: torch.device) -> dict[str, dict[int, Sample]]:
     """For each axis and each value on it, seconds an update; everything else is as in the table."""
-    makes: dict[str, Callable[[int], Learner]] = {
-        "population": lambda count: Learner(device, count=count),
-        "hidden size": lambda width: Learner(device, config=replace(CONFIG, hidden_size=width)),
-        "buffer rows": lambda rows: Learner(device, rows=rows),
+    makes: dict[str, Callable[[int], Learning]] = {
+        "population": lambda count: Learning(device, count=count),
+        "hidden size": lambda width: Learning(device, config=replace(CONFIG, hidden_size=width)),
+        "buffer rows": lambda rows: Learning(device, rows=rows),
     }
     return {axis: {value: makes[axis](value).update for value in values} for axis, values in SCALING.items()}
