@@ -94,13 +94,13 @@ class Learners:
         """
         made, left = 0, deque(parts)
         lost: dict[int, str] = {}
-        todo: list[tuple[slice, int]] = []
+        due: list[tuple[slice, int]] = []
         idle = [worker for worker in self._workers if worker not in self._starting]
         at_work: dict[WorkerProcess, int] = {}
-        while todo or left or at_work:
-            ready = next((task for task in todo if task[1] not in at_work.values()), None)
+        while due or left or at_work:
+            ready = next((task for task in due if task[1] not in at_work.values()), None)
             if idle and ready:
-                todo.remove(ready)
+                due.remove(ready)
                 worker = idle.pop()
                 at_work[worker] = ready[1]
                 fields = piece(*ready)._asdict()
@@ -111,7 +111,7 @@ class Learners:
                 left.clear()
             elif idle and left:
                 part = left.popleft()
-                todo += [(part, agent) for agent in range(self._agents)]
+                due += [(part, agent) for agent in range(self._agents)]
                 made = part.stop
             else:
                 for worker in wait_any([*at_work, *self._starting]):

@@ -77,17 +77,17 @@ class ReplayBuffer:
         self.reward_table = SharedTable.create(
             capacity, {"next_obs": obs_size, "action": action_size, "variables": variable_width}
         )
-        self.learner_table = SharedTable.create(capacity, {"obs": obs_size, "terminal": 1, "rewards": agents})
+        learner_table = SharedTable.create(capacity, {"obs": obs_size, "terminal": 1, "rewards": agents})
+        self.tables = [self.reward_table, learner_table]  # what learners read
         self.columns: dict[str, np.ndarray] = {
             **self.reward_table.columns,
-            **self.learner_table.columns,
-            "terminal": self.learner_table.columns["terminal"][:, 0],
+            **learner_table.columns,
+            "terminal": learner_table.columns["terminal"][:, 0],
             "env_reward": np.zeros(capacity, np.float32),
             "collector": np.zeros(capacity, np.uint8),
         }
         self.scale = np.ones(agents, np.float32)
         self.shift = np.zeros(agents, np.float32)
-        self.tables = [self.reward_table, self.learner_table]
         there = Transitions.of(self.tables).columns
         # On the CPU the same memory, elsewhere copies.
         self._drawn = {name: column.to(device) for name, column in there.items() if name != "variables"}
