@@ -416,7 +416,7 @@ class LaRes:
     def recover(self) -> None:
         """Nobody in the population is left: go back to the networks of the last evaluation or search round."""
         if BROKEN in self.masked.values():
-            self.log.say("no agent is left; going back to the networks of the last evaluation")
+            self.log.say("no agent is left; going back to the networks of the last evaluation or search round")
             self.population.load_state_dict(self.snapshot)
             self.masked = {agent: why for agent, why in self.masked.items() if why == FAILED}
         elif self.human is None:

@@ -81,9 +81,9 @@ class Learners:
     def learn(
         self, parts: Sequence[slice], piece: Callable[[slice, int], Piece], stop: Callable[[], bool]
     ) -> tuple[int, dict[int, str]]:
-        """Make part after part of the updates of all agents; piece(part, agent) is what one agent has to do.
+        """Make the updates of all agents, one of their `parts` after the other.
 
-        Once `stop` says so, no part is begun any more.
+        What an agent has to do in a part is piece(part, agent); parts are slices of the same range of updates. Once `stop` says so, no part is begun any more.
 
         Returns:
             How many updates each agent has made, and whose learner ended in the midst of one and how: what is left of

@@ -1,7 +1,7 @@
 """Many small networks as one: a stack of multilayer perceptrons whose parameters share batched tensors.
 
-A stack computes its gradient in closed form and in place. So an update is a short list of batched products, which
-several threads can work through side by side and a CUDA graph can record.
+A stack computes its gradient in closed form and in place. So an update is a short list of products, without autograd,
+which a CUDA graph can record.
 """
 
 import itertools
