@@ -83,7 +83,8 @@ class Learners:
     ) -> tuple[int, dict[int, str]]:
         """Make the updates of all agents, one of their `parts` after the other.
 
-        What an agent has to do in a part is piece(part, agent); parts are slices of the same range of updates. Once `stop` says so, no part is begun any more.
+        What an agent has to do in a part is piece(part, agent); parts are slices of the same range of updates. Once
+        `stop` says so, no part is begun any more.
 
         Returns:
             How many updates each agent has made, and whose learner ended in the midst of one and how: what is left of
