@@ -17,21 +17,21 @@ import numpy as np
 import torch
 
 from arguments import Setting
-from collection import UNIFORM, Collectors, Episode, Order, PolicyShape, Score
-from environments import record_probe
 from errors import RunError
-from llm import LanguageModel
 from population import Population
-from processes import Interruption
-from program_search import ProgramSearch
 from replay_buffer import EXPLORATION, ReplayBuffer
-from reward_code import Failure, RewardWorkers
-from reward_search import AgentReport, Program, RewardSearch
-from run_cost import forecast
-from run_log import RunLog, duration
+from reward_code.evaluator import Failure, RewardWorkers
+from runs.forecast import forecast
+from runs.interruption import Interruption
+from runs.log import RunLog, duration
 from sac import SacConfig, new_agents
+from search.builtin import ProgramSearch
+from search.protocol import LanguageModel
+from search.rounds import AgentReport, Program, RewardSearch
 from task_specs import Task
+from tasks.environment import record_probe
 from thompson import ThompsonSampler
+from workers.collectors import UNIFORM, Collectors, Episode, Order, PolicyShape, Score
 
 # What a seed is for, so that no two uses of the run's seed can meet.
 PROBE, EXPLORE, COLLECT, EVALUATE, FINAL, LEARNING, ARMS = range(7)

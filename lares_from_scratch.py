@@ -8,7 +8,7 @@ from arguments import parse_args
 def main() -> int:
     """Run the whole loop on the flags given; returns the exit status."""
     args = parse_args(None, "from_scratch")
-    from launch import run  # after the flags are read: --help and a typo need not wait for the slow imports
+    from runs.exit_status import run  # after the flags are read: --help and a typo need not wait for the slow imports
 
     return run(args, "from_scratch")
 

@@ -15,19 +15,11 @@ import torch
 from torch import Tensor
 
 from errors import RunError
-from processes import (
-    Arrays,
-    Header,
-    SharedTable,
-    WorkerDied,
-    WorkerProcess,
-    public_environment,
-    serve,
-    take_long_turns,
-    wait_any,
-)
 from replay_buffer import Transitions
 from sac import Agents, SacConfig
+from workers.machine import public_environment, take_long_turns
+from workers.process import Arrays, Header, WorkerDied, WorkerProcess, serve, wait_any
+from workers.shared_table import SharedTable
 
 _TRIES = 3  # learners that may end before the run does
 

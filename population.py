@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from learners import Learners, Piece, agents_in, learn
-from processes import SharedTable
 from replay_buffer import ReplayBuffer
 from sac import LOSSES, Batch, SacConfig, agent_sizes, new_agents
+from workers.shared_table import SharedTable
 
 _CHUNK = 256  # updates for which rows and noise are drawn at once
 _LONGEST, _SHORTEST = 32, 4  # updates of one agent in a row, on the CPU

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from processes import SharedTable
 from sac import Batch
+from workers.shared_table import SharedTable
 
 EXPLORATION = 255
 """Collector of the transitions that no agent collected."""

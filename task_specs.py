@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from errors import UsageError, nearest
-from task import ROLES, HumanReward, Input, Task, Variable, build
+from tasks.task import ROLES, HumanReward, Input, Task, Variable, build
 
 __all__ = ["METAWORLD_VARIABLES", "ROLES", "TASKS", "HumanReward", "Input", "Task", "Variable", "get_task"]
 
@@ -657,7 +657,7 @@ def main() -> None:
 
 def describe(task: Task) -> str:
     """What a reward function of the task can read, with the values after one step of the episode of seed 0."""
-    from environments import TaskEnvironment
+    from tasks.environment import TaskEnvironment
 
     environment = TaskEnvironment(task)
     environment.reset(0)
@@ -683,7 +683,7 @@ def describe(task: Task) -> str:
 
 
 def _expert_result(task: Task, episodes: int = 3, steps: int = 500) -> str:
-    from environments import TaskEnvironment, scripted_expert
+    from tasks.environment import TaskEnvironment, scripted_expert
 
     expert = scripted_expert(task)
     if expert is None:

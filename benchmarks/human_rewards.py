@@ -25,11 +25,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 
 import reward_utils
-from environments import TaskEnvironment, scripted_expert
-from reward_check import check_source
-from reward_compile import compile_rows
-from task import Task, compile_expression
+from reward_code.check import check_source
+from reward_code.compile import compile_rows
 from task_specs import TASKS, get_task
+from tasks.environment import TaskEnvironment, scripted_expert
+from tasks.task import Task, compile_expression
 
 EPISODES = 3
 STEPS = 150

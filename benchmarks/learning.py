@@ -48,11 +48,11 @@ def human(task_name: str, seed: int, env_steps: int, temperature: float) -> Iter
     """One agent of ours that learns from the environment's own reward."""
     import torch
 
-    from collection import UNIFORM, Collectors, Order, PolicyShape
     from population import Population
     from replay_buffer import ReplayBuffer
     from sac import SacConfig
     from task_specs import get_task
+    from workers.collectors import UNIFORM, Collectors, Order, PolicyShape
 
     torch.set_num_threads(1)
     task, device = get_task(task_name), torch.device("cpu")
@@ -85,8 +85,8 @@ def sb3(task_name: str, seed: int, env_steps: int, temperature: float) -> Iterat
     import torch
     from stable_baselines3 import SAC
 
-    from environments import TaskEnvironment
     from task_specs import get_task
+    from tasks.environment import TaskEnvironment
 
     torch.set_num_threads(1)
     task = get_task(task_name)

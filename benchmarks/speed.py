@@ -25,15 +25,15 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 # Settles how the threads of a run wait, which is read when torch is loaded, and so comes before it.
-import launch  # noqa: F401
+import runs.exit_status  # noqa: F401
 
 # isort: split
 import numpy as np
 import torch
 
 from benchmarks import speed_rows
-from processes import cores
-from run_log import processor
+from runs.log import processor
+from workers.machine import cores
 
 OUT = ROOT / "logs" / "speed" / "speed.json"
 SECONDS = 15.0  # that a row's samples take together, unless these are too few

@@ -20,21 +20,23 @@ import torch
 
 from arguments import parse_args
 from benchmarks.yardsticks import bare_products, plain_updates, sb3_updates
-from collection import Collectors, Order, PolicyShape
-from environments import TaskEnvironment, record_probe
 from lares import LaRes
-from llm import connect
 from population import Population
-from processes import Interruption, SharedTable, cores
-from program_search import ProgramSearch
 from replay_buffer import EXPLORATION, ReplayBuffer
-from reward_code import RewardWorkers
-from reward_text import extract
-from reward_worker import RewardFunction
-from run_log import RunLog
+from reward_code.evaluator import RewardWorkers
+from reward_code.extract import extract
+from reward_code.worker import RewardFunction
+from runs.interruption import Interruption
+from runs.log import RunLog
 from sac import SacConfig
+from search.builtin import ProgramSearch
+from search.connect import connect
 from task_specs import TASKS, get_task
+from tasks.environment import TaskEnvironment, record_probe
 from thompson import ThompsonSampler
+from workers.collectors import Collectors, Order, PolicyShape
+from workers.machine import cores
+from workers.shared_table import SharedTable
 
 Sample = Callable[[], float]
 Sides = tuple[Sample, Sample | None]
@@ -440,7 +442,7 @@ def whole_loop() -> Sides:
 # Runs an entry script, and says when its first episodes are there.
 _ANNOUNCED = """
 import runpy, sys
-from collection import Collectors
+from workers.collectors import Collectors
 run = Collectors.run
 def announced(collectors, orders):
     episodes = run(collectors, orders)

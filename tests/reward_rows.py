@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from task import Input
+from tasks.task import Input
 
 _VECTORS = ("tcp_center", "obj", "target", "init_tcp", "obj_init_pos", "left_pad", "right_pad")
 _ALIASES = {"actions": "action", "tcp": "tcp_center", "_target_pos": "target"}

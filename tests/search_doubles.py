@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from llm import Reply, Usage
+from search.protocol import Reply, Usage
 from task_specs import Input
 
 

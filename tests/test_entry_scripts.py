@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from chat_server import completion, serving
-from reward_code import check_source, extract
+from reward_code.evaluator import check_source, extract
 from task_specs import get_task
 
 ROOT = Path(__file__).parents[1]

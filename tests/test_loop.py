@@ -9,12 +9,12 @@ import torch
 
 from arguments import parse_args
 from lares import BROKEN, FAILED, LaRes
-from llm import connect
-from processes import Interruption
-from program_search import ProgramSearch
 from replay_buffer import EXPLORATION
-from reward_code import Failure
-from run_log import RunLog
+from reward_code.evaluator import Failure
+from runs.interruption import Interruption
+from runs.log import RunLog
+from search.builtin import ProgramSearch
+from search.connect import connect
 from task_specs import get_task
 
 SMALL = (

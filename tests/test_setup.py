@@ -10,7 +10,13 @@ from packaging.requirements import Requirement
 
 from run_sh_sandbox import PROJECT, Sandbox
 
-SOURCES = sorted(path for folder in ("", "tests", "benchmarks") for path in (PROJECT / folder).glob("*.py"))
+ROOMS = ("search", "reward_code", "tasks", "workers", "runs")
+SOURCES = sorted(
+    [
+        *PROJECT.glob("*.py"),
+        *(path for folder in (*ROOMS, "tests", "benchmarks") for path in (PROJECT / folder).rglob("*.py")),
+    ]
+)
 
 
 def requirements(file, **environment):

@@ -15,17 +15,18 @@ import threading
 import time
 from pathlib import Path
 
+from search import protocol, remote
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import pytest
 
-import llm
 from chat_server import Answer, completion, failure, serving
-from llm import RemoteModel
-from program_search import ProgramSearch
-from reward_code import RewardWorkers
-from reward_search import AgentReport, RewardSearch
+from reward_code.evaluator import RewardWorkers
+from search.builtin import ProgramSearch
+from search.remote import RemoteModel
+from search.rounds import AgentReport, RewardSearch
 from search_doubles import FakeWorkers, make_task, random_columns
 
 REPORT = AgentReport(0.3, 0.0, 1.0, {"reach": (0.5, 0.0, 1.0)}, {"obj_to_target": 0.2})
@@ -146,7 +147,7 @@ def soak(rounds, warm, workers, say=lambda line: None):
 
 
 def builtin_population(search):
-    remote, search.model = search.model, llm.Recorded(search.builtin, lambda row: None)
+    remote, search.model = search.model, protocol.Recorded(search.builtin, lambda row: None)
     population = search.initial(2)
     search.model = remote
     return population
@@ -155,7 +156,7 @@ def builtin_population(search):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads its figures from /proc")
 def test_rounds_against_a_misbehaving_service_leave_nothing_behind(monkeypatch):
-    monkeypatch.setattr(llm, "RETRIES", 1)
+    monkeypatch.setattr(remote, "RETRIES", 1)
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.setenv(name, "")
     rounds, warm = 30, 10

@@ -1,0 +1,620 @@
+"""Whether a source is a reward function at all: its syntax tree against a list of what is allowed.
+
+What is not listed is not allowed, and nothing is executed to find out. This is the first of two walls; the second
+is the process that runs what gets through (`reward_code.worker`).
+"""
+
+import ast
+import dis
+import graphlib
+import re
+import types
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from errors import nearest
+from reward_code.names import ANNOTATIONS_STAY_TEXT, BUILTINS, IN_WORDS, MODULE_NAMES, words
+
+# Methods and attributes of arrays, lists, dicts and sets.
+_CHANGING = words("add append clear discard extend fill insert pop remove reverse setdefault sort update")
+_ATTRIBUTES = _CHANGING | words("""
+    T all any argmax argmin argsort astype ceil clip copy count cumprod cumsum diagonal dot dtype flatten floor get
+    index is_integer item items keys max mean min ndim nonzero prod ptp ravel real repeat reshape round shape size
+    squeeze std sum take tolist trace transpose union values var
+    """)
+
+# A keyword that hands out uninitialised memory, or writes where it should not.
+_KEYWORDS_NOT_ALLOWED = words("casting like order out signature strides subok where")
+
+# Modules that a reward function may import, with the name under which they are there anyway.
+_IMPORTS = {
+    "numpy": "np",
+    "numpy.linalg": "np.linalg",
+    "math": "math",
+    "reward_utils": "reward_utils",
+    "metaworld.utils.reward_utils": "reward_utils",
+    "metaworld.envs.mujoco.utils.reward_utils": "reward_utils",
+}
+_IMPORTS_FOR_ANNOTATIONS = ("__future__", "typing", "typing_extensions", "collections.abc", "numpy.typing")
+
+_TAKES_A_GENERATOR = ("all", "any", "list", "max", "min", "set", "sorted", "sum", "tuple")
+_TAKES_A_GENERATOR_IN_MATH = ("fsum", "prod")
+_CALLED_BY_CONSTANTS = BUILTINS - {"enumerate", "filter", "map", "reversed", "zip"}  # iterators keep a state
+_MEANING_OF_ITS_OWN = ("np", "numpy", "math", "reward_utils", "compute_reward", "isinstance")
+
+_LONGEST_SOURCE = 30_000
+_DEEPEST_TREE = 100  # nodes within nodes; whatever walks a tree later takes up to seven calls for each
+_LARGEST_INTEGER = 10**6
+_LARGEST_EXPONENT = 64
+_CLOCK = re.compile(r"now|today", re.I)  # which NumPy reads as the present time, given one of these types
+_DATES = re.compile(r"M8|datetime64|^[<>=|]?M$")
+_FORMAT_SPEC = re.compile(r"[-+ <>=^0,_]*\d{0,2}(\.\d{1,2})?[a-zA-Z%]?")
+
+_NODES = (
+    # statements
+    *(ast.Module, ast.FunctionDef, ast.Return, ast.Assign, ast.AugAssign, ast.AnnAssign, ast.For, ast.If, ast.Expr),
+    *(ast.Assert, ast.Raise, ast.Pass, ast.Break, ast.Continue, ast.Delete),
+    # expressions
+    *(ast.BoolOp, ast.NamedExpr, ast.BinOp, ast.UnaryOp, ast.Lambda, ast.IfExp, ast.Dict, ast.Set, ast.ListComp),
+    *(ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.Compare, ast.Call, ast.JoinedStr, ast.FormattedValue),
+    *(ast.Constant, ast.Attribute, ast.Subscript, ast.Starred, ast.Name, ast.List, ast.Tuple, ast.Slice),
+    # parts
+    *(ast.arguments, ast.arg, ast.keyword, ast.comprehension, ast.Load, ast.Store, ast.Del),
+    # operators
+    *(ast.And, ast.Or, ast.Add, ast.Sub, ast.Mult, ast.MatMult, ast.Div, ast.Mod, ast.Pow, ast.FloorDiv, ast.BitOr),
+    *(ast.BitAnd, ast.BitXor, ast.Invert, ast.Not, ast.UAdd, ast.USub, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt),
+    *(ast.GtE, ast.Is, ast.IsNot, ast.In, ast.NotIn),
+)
+_TYPE_NODES = (
+    *(ast.Name, ast.Attribute, ast.Subscript, ast.Tuple, ast.List, ast.Constant, ast.BinOp, ast.BitOr, ast.Load),
+)
+_REFUSALS = {
+    "While": "a while loop is not allowed; use for over a range",
+    "Try": "try is not allowed; test for the case instead",
+    "TryStar": "try is not allowed; test for the case instead",
+    "With": "with is not allowed",
+    "Match": "match is not allowed; use if and elif",
+    "ClassDef": "a class is not allowed; use functions",
+    "Global": "global is not allowed; a reward depends on its arguments alone",
+    "Nonlocal": "nonlocal is not allowed; a reward depends on its arguments alone",
+    "Yield": "a generator function is not allowed; return the reward",
+    "YieldFrom": "a generator function is not allowed; return the reward",
+    "LShift": "<< is not allowed; use a product",
+    "RShift": ">> is not allowed; use a quotient",
+}
+
+
+def one_line(text: str) -> str:
+    """`text`, which may have been written to do harm, fit for a log and for a terminal."""
+    printable = "".join(character if character.isprintable() else " " for character in text[:1000])
+    return " ".join(printable.split())[:500]
+
+
+class Rejected(Exception):
+    """A candidate that cannot be used.
+
+    Attributes:
+        kind: a short word to count by.
+        reason: one line for the log and for the model.
+        line: where Python's own parser stopped, counted from 1.
+    """
+
+    def __init__(self, kind: str, reason: str, line: int | None = None) -> None:
+        self.reason = one_line(reason)
+        super().__init__(self.reason)
+        self.kind = kind
+        self.line = line
+
+
+def parse(source: str) -> ast.Module:
+    """The syntax tree of `source`. Raises Rejected, whatever the text."""
+    if len(source) > _LONGEST_SOURCE:
+        raise Rejected("syntax", f"the code has {len(source)} characters; it may have {_LONGEST_SOURCE}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(source)
+    except SyntaxError as error:
+        text = " ".join((error.text or "").split())[:80]
+        where = f" in line {error.lineno}" if error.lineno else ""
+        reason = f"the code is not Python: {error.msg}{where}{text and f' (`{text}`)'}"
+        raise Rejected("syntax", reason, error.lineno) from None
+    except (ValueError, MemoryError, RecursionError, SystemError) as error:
+        raise Rejected("syntax", f"the code is not Python: {str(error) or 'nested too deeply'}") from None
+
+
+def check_source(source: str, inputs: Mapping[str, Any]) -> str:
+    """The source without what it need not have (imports, prints, a main part); comments stay.
+
+    Args:
+        source: code that defines ``compute_reward``.
+        inputs: the argument names that it may have; a value says where the argument lies, and aliases lie at the
+            same place.
+
+    Raises:
+        Rejected: with what is wrong, and what would be right.
+    """
+    source = source.replace("\r\n", "\n").replace("\r", "\n")
+    try:
+        source = _without_needless(source, parse(source)).strip("\n") + "\n"
+        tree = parse(source)
+        _check_depth(tree)
+        _Checker(source).visit(tree)
+        _check_signature(tree, inputs)
+        _check_clock(tree)
+        _check_names(tree)
+        _check_recursion(tree)
+    except (RecursionError, MemoryError):
+        raise Rejected("syntax", "the code is nested too deeply") from None
+    return source
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What need not be there
+
+
+def _without_needless(source: str, tree: ast.Module) -> str:
+    """`source` without imports, print statements, a main part, names for types and facts about itself as a module.
+
+    Its own names for modules are made ours.
+    """
+    edits: list[tuple[ast.AST, str]] = []
+    dropped: set[int] = set()
+    kinds = {"np.ndarray", "numpy.ndarray", "object", "str"}
+    bound = {name for name, _ in _bindings(tree)}
+    names = {} if "numpy" in bound else {"numpy": "np"}
+    for parent in ast.walk(tree):
+        for statement in [*_block(parent, "body"), *_block(parent, "orelse")]:
+            if id(statement) in dropped:
+                continue
+            if isinstance(statement, (ast.Import, ast.ImportFrom)):
+                names.update(_imported(statement, bound))
+                kinds.update(_imported_for_annotations(statement))
+            elif not _is_print(statement) and not (
+                parent is tree and (_is_main_part(statement) or _is_about_module(statement, kinds))
+            ):
+                continue
+            dropped.update(map(id, ast.walk(statement)))
+            edits.append((statement, "" if parent is tree else "pass"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in names and id(node) not in dropped:
+            if node.id in bound:
+                raise Rejected("name", f"`{node.id}` is imported and also assigned; choose another name")
+            edits.append((node, names[node.id]))
+    return _edited(source, edits) if edits else source
+
+
+def _imported(statement: ast.Import | ast.ImportFrom, bound: set[str]) -> dict[str, str]:
+    """The names that an import binds, and how we write what they stand for; `bound` are the code's own names.
+
+    Raises Rejected.
+    """
+    refusal = Rejected(
+        "import", f"`{ast.unparse(statement)[:80]}` is not allowed; {IN_WORDS} are there without any import"
+    )
+    names = {}
+    if isinstance(statement, ast.Import):
+        for alias in statement.names:
+            if alias.name in _IMPORTS_FOR_ANNOTATIONS:
+                continue
+            if alias.name not in _IMPORTS:
+                raise refusal
+            if alias.asname:
+                names[alias.asname] = _IMPORTS[alias.name]
+            elif "." not in alias.name:
+                names[alias.name] = _IMPORTS[alias.name]
+    else:
+        module = statement.module or ""
+        if module in _IMPORTS_FOR_ANNOTATIONS and not statement.level:
+            return {}
+        for alias in statement.names:
+            if statement.level:
+                raise refusal
+            if f"{module}.{alias.name}" in _IMPORTS:
+                names[alias.asname or alias.name] = _IMPORTS[f"{module}.{alias.name}"]
+            elif module in ("metaworld.envs", "metaworld.envs.mujoco.utils") and alias.name == "reward_utils":
+                names[alias.asname or alias.name] = "reward_utils"
+            elif module not in _IMPORTS:
+                raise refusal
+            elif alias.name != "*":
+                names[alias.asname or alias.name] = f"{_IMPORTS[module]}.{alias.name}"
+            elif _IMPORTS[module] != "reward_utils":
+                everything = MODULE_NAMES[_IMPORTS[module]] - BUILTINS - bound
+                names.update({name: f"{_IMPORTS[module]}.{name}" for name in everything})
+    return {name: meaning for name, meaning in names.items() if name != meaning}
+
+
+def _imported_for_annotations(statement: ast.Import | ast.ImportFrom) -> Iterator[str]:
+    if isinstance(statement, ast.Import) or statement.module in _IMPORTS_FOR_ANNOTATIONS:
+        for alias in statement.names:
+            if isinstance(statement, ast.ImportFrom) or alias.name in _IMPORTS_FOR_ANNOTATIONS:
+                yield alias.asname or alias.name
+
+
+def _block(node: ast.AST, field: str) -> list[ast.stmt]:
+    statements = getattr(node, field, None)
+    return statements if isinstance(statements, list) else []
+
+
+def _bindings(tree: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    """Every name that code in `tree` binds (imports aside), with the node that binds it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            yield node.id, node
+        elif isinstance(node, ast.arg):
+            yield node.arg, node
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield node.name, node
+
+
+def _is_print(statement: ast.stmt) -> bool:
+    call = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "print"
+
+
+def _is_main_part(statement: ast.stmt) -> bool:
+    test = statement.test if isinstance(statement, ast.If) else None
+    return isinstance(test, ast.Compare) and isinstance(test.left, ast.Name) and test.left.id == "__name__"
+
+
+def _is_about_module(statement: ast.stmt, kinds: set[str]) -> bool:
+    """Whether this gives a type a name, with one of `kinds`, or says something like ``__all__`` of the module."""
+    if not isinstance(statement, (ast.Assign, ast.AnnAssign)) or statement.value is None:
+        return False
+    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+    if any(_path(target) in ("__all__", "__author__", "__version__") for target in targets):
+        return True
+    parts = list(ast.walk(statement.value))
+    return all(isinstance(part, _TYPE_NODES) for part in parts) and any(
+        _path(part) in kinds for part in parts if isinstance(part, ast.expr)
+    )
+
+
+def _edited(source: str, edits: Iterable[tuple[ast.AST, str]]) -> str:
+    """`source` with the text of each node replaced. Raises Rejected where a name is not where Python says it is."""
+    lines = [line.encode() for line in source.split("\n")]
+    starts = [0]
+    for line in lines:
+        starts.append(starts[-1] + len(line) + 1)
+    text = b"\n".join(lines)
+    spans = []
+    for node, new in edits:
+        first = starts[node.lineno - 1] + node.col_offset  # type: ignore[attr-defined]
+        last = starts[node.end_lineno - 1] + node.end_col_offset  # type: ignore[attr-defined]
+        if isinstance(node, ast.Name) and text[first:last] != node.id.encode():  # f-strings before Python 3.12
+            raise Rejected("import", f"write `{new}` where you write `{node.id}`")
+        if not new and text[last : last + 1] in (b"\n", b"") and text[first - 1 : first] in (b"\n", b""):
+            last += 1
+        elif not new:
+            new = "pass"
+        spans.append((first, last, new.encode()))
+    for first, last, replacement in sorted(spans, reverse=True):
+        text = text[:first] + replacement + text[last:]
+    return text.decode()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What may be there
+
+
+class _Checker(ast.NodeVisitor):
+    """Raises Rejected at the first node that is not allowed where it stands."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._local: list[frozenset[str]] = []  # the names bound in each function around the present node
+
+    def visit(self, node: ast.AST) -> None:
+        """Check one node and all below it."""
+        if not isinstance(node, _NODES):
+            name = type(node).__name__
+            self._reject("construct", node, _REFUSALS.get(name, f"{name} is not allowed"))
+        super().visit(node)
+
+    def _reject(self, kind: str, node: ast.AST, reason: str) -> None:
+        code = ast.get_source_segment(self._source, node) if hasattr(node, "lineno") else None
+        first_line = (code or "").strip().split("\n")[0][:60]
+        raise Rejected(kind, f"`{first_line}`: {reason}" if first_line else reason)
+
+    def visit_Module(self, module: ast.Module) -> None:
+        for statement in module.body:
+            if isinstance(statement, (ast.Assign, ast.AnnAssign)):
+                self._check_constant(statement)
+            elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+                continue  # a docstring
+            elif isinstance(statement, _NODES) and not isinstance(statement, (ast.FunctionDef, ast.Pass)):
+                self._reject("construct", statement, "beside functions there may be only constants")
+            self.visit(statement)
+
+    def _check_constant(self, statement: ast.Assign | ast.AnnAssign) -> None:
+        in_lambdas = {
+            id(inner) for node in ast.walk(statement) if isinstance(node, ast.Lambda) for inner in ast.walk(node.body)
+        }
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Call) and id(node) not in in_lambdas:
+                function = node.func
+                if self._module_of(function) is None and _path(function) not in _CALLED_BY_CONSTANTS:
+                    self._reject("construct", node, "a constant beside the functions may not be computed by this")
+            elif isinstance(node, (ast.Subscript, ast.Attribute)) and not isinstance(node.ctx, ast.Load):
+                self._reject("construct", node, "only a name can be a constant")
+
+    def visit_FunctionDef(self, function: ast.FunctionDef) -> None:
+        if function.decorator_list:
+            self._reject("construct", function.decorator_list[0], "a decorator is not allowed")
+        if getattr(function, "type_params", None):
+            self._reject("construct", function, "type parameters are not allowed")
+        self._check_binding(function, function.name)
+        if function.returns is not None:
+            self._check_annotation(function.returns)
+        self._visit_callable(function, function.args, function.body)
+
+    def visit_Lambda(self, function: ast.Lambda) -> None:
+        self._visit_callable(function, function.args, [function.body])
+
+    def _visit_callable(self, function: ast.AST, arguments: ast.arguments, body: list[Any]) -> None:
+        if arguments.posonlyargs or arguments.vararg or arguments.kwarg:
+            self._reject("signature", function, "parameters with *, ** or / are not allowed; name each one")
+        for default in [*arguments.defaults, *arguments.kw_defaults]:
+            if default is not None and not _is_literal(default):
+                self._reject("construct", default, "a default must be a plain constant")
+        for argument in [*arguments.args, *arguments.kwonlyargs]:
+            self._check_binding(argument, argument.arg)
+            if argument.annotation is not None:
+                self._check_annotation(argument.annotation)
+        self._local.append(frozenset(name for name, _ in _bindings(function)))
+        for statement in body:
+            self.visit(statement)
+        self._local.pop()
+
+    def _check_annotation(self, annotation: ast.expr) -> None:
+        """Annotations are never evaluated; yet only what looks like a type may stand there."""
+        for node in ast.walk(annotation):
+            if not isinstance(node, _TYPE_NODES) or "__" in getattr(node, "attr", getattr(node, "id", "")):
+                self._reject("construct", annotation, "an annotation must be a type")
+
+    def visit_AnnAssign(self, statement: ast.AnnAssign) -> None:
+        self._check_annotation(statement.annotation)
+        self.visit(statement.target)
+        if statement.value is not None:
+            self.visit(statement.value)
+
+    def visit_Name(self, name: ast.Name) -> None:
+        if not isinstance(name.ctx, ast.Load):
+            self._check_binding(name, name.id)
+
+    def _check_binding(self, node: ast.AST, name: str) -> None:
+        if name.startswith("__"):
+            self._reject("name", node, "a name may not begin with two underscores")
+        if name in _MEANING_OF_ITS_OWN and not (name == "compute_reward" and isinstance(node, ast.FunctionDef)):
+            self._reject("name", node, f"`{name}` has a meaning of its own; choose another name")
+
+    def visit_Attribute(self, attribute: ast.Attribute) -> None:
+        name = attribute.attr
+        if not isinstance(attribute.ctx, ast.Load):
+            self._reject("attribute", attribute, "attributes cannot be assigned")
+        if name.startswith("_"):
+            self._reject("attribute", attribute, "an attribute that begins with an underscore is not allowed")
+        module = _path(attribute.value)
+        if module in MODULE_NAMES:
+            if name not in MODULE_NAMES[module]:
+                self._reject("attribute", attribute, _refusal_in_module(module, name))
+            if name == "ndarray":  # handed on, it could be called, and gives memory as it was found
+                self._reject("attribute", attribute, "np.ndarray takes raw memory; use np.array or np.zeros")
+            return
+        self.visit(attribute.value)
+        if name not in _ATTRIBUTES:
+            self._reject("attribute", attribute, f"the attribute .{name} is not allowed in a reward function")
+
+    def visit_Subscript(self, subscript: ast.Subscript) -> None:
+        if not isinstance(subscript.ctx, ast.Load):
+            self._check_change(subscript, subscript.value)
+        self.generic_visit(subscript)
+
+    def _check_change(self, node: ast.AST, changed: ast.expr) -> None:
+        while isinstance(changed, (ast.Subscript, ast.Attribute)):
+            changed = changed.value
+        if isinstance(changed, ast.Name) and not any(changed.id in names for names in self._local):
+            self._reject("mutation", node, f"`{changed.id}` is a constant of all calls and cannot be changed")
+
+    def visit_Call(self, call: ast.Call) -> None:
+        function = call.func
+        module = self._module_of(function)
+        if isinstance(function, ast.Attribute) and module is None and function.attr in _CHANGING:
+            self._check_change(call, function.value)
+        self.visit(function)
+        generator_welcome = (isinstance(function, ast.Name) and function.id in _TAKES_A_GENERATOR) or (
+            module == "math" and isinstance(function, ast.Attribute) and function.attr in _TAKES_A_GENERATOR_IN_MATH
+        )
+        for argument in call.args:
+            if isinstance(argument, ast.GeneratorExp) and generator_welcome:
+                self.generic_visit(argument)
+            elif isinstance(function, ast.Name) and function.id == "isinstance":
+                for kind in argument.elts if isinstance(argument, ast.Tuple) else [argument]:
+                    if _path(kind) != "np.ndarray":
+                        self.visit(kind)
+            else:
+                self.visit(argument)
+        for keyword in call.keywords:
+            if keyword.arg is None:
+                self._reject("construct", call, "** in a call is not allowed; name the arguments")
+            if keyword.arg in _KEYWORDS_NOT_ALLOWED:
+                self._reject("construct", call, f"the keyword {keyword.arg}= is not allowed")
+            self.visit(keyword.value)
+
+    def visit_GeneratorExp(self, generator: ast.GeneratorExp) -> None:
+        takers = ", ".join(_TAKES_A_GENERATOR)
+        self._reject("construct", generator, f"a generator may only be handed straight to {takers}; use a list")
+
+    def visit_Dict(self, dictionary: ast.Dict) -> None:
+        for key in dictionary.keys:
+            if key is not None:  # None stands for {**other}
+                self.visit(key)
+        for value in dictionary.values:
+            self.visit(value)
+
+    def visit_comprehension(self, comprehension: ast.comprehension) -> None:
+        if comprehension.is_async:
+            self._reject("construct", comprehension.target, "async is not allowed")
+        self.generic_visit(comprehension)
+
+    def visit_Constant(self, constant: ast.Constant) -> None:
+        value = constant.value
+        if isinstance(value, (bytes, complex)):
+            self._reject("construct", constant, f"a {type(value).__name__} constant is not allowed")
+        if isinstance(value, int) and abs(value) > _LARGEST_INTEGER:
+            self._reject("construct", constant, "an integer this large is not allowed; write a float, as 1e7")
+
+    def visit_BinOp(self, operation: ast.BinOp) -> None:
+        left = operation.left
+        formats = isinstance(left, ast.JoinedStr) or (isinstance(left, ast.Constant) and isinstance(left.value, str))
+        if formats and isinstance(operation.op, ast.Mod):
+            self._reject("construct", operation, "% formatting is not allowed; use an f-string")
+        if isinstance(operation.op, ast.Pow):
+            exponent = _integer(operation.right)
+            if exponent is not None and abs(exponent) > _LARGEST_EXPONENT:
+                self._reject("construct", operation, f"an exponent above {_LARGEST_EXPONENT} is not allowed")
+        value = _integer(operation)
+        if value is not None and abs(value) > _LARGEST_INTEGER:
+            self._reject("construct", operation, "an integer this large is not allowed; use floats")
+        self.generic_visit(operation)
+
+    def visit_FormattedValue(self, field: ast.FormattedValue) -> None:
+        self.visit(field.value)
+        if field.format_spec is not None:
+            parts = getattr(field.format_spec, "values", [])
+            texts = [str(part.value) for part in parts if isinstance(part, ast.Constant)]
+            if len(texts) != len(parts) or not _FORMAT_SPEC.fullmatch("".join(texts)):
+                self._reject("construct", field.value, "only a plain format such as :.3f is allowed")
+
+    @staticmethod
+    def _module_of(function: ast.expr) -> str | None:
+        module = _path(function.value) if isinstance(function, ast.Attribute) else None
+        return module if module in MODULE_NAMES else None
+
+
+def _path(node: ast.expr) -> str | None:
+    """``np.linalg`` for the node that says so; None for anything that is not a dotted name."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        base = _path(node.value)
+        return None if base is None else f"{base}.{node.attr}"
+    return None
+
+
+def _refusal_in_module(module: str, name: str) -> str:
+    if module == "np" and name == "random":
+        return "a reward must be the same for the same inputs; np.random is not there"
+    if module == "np" and name.startswith("empty"):
+        return "its memory is not initialised; use np.zeros"
+    return f"{module}.{name} is not allowed in a reward function{nearest(name, MODULE_NAMES[module])}"
+
+
+def _is_literal(node: ast.expr) -> bool:
+    if isinstance(node, ast.Tuple):
+        return all(_is_literal(element) for element in node.elts)
+    if isinstance(node, ast.UnaryOp):
+        return isinstance(node.op, (ast.UAdd, ast.USub)) and _is_literal(node.operand)
+    return isinstance(node, ast.Constant)
+
+
+def _integer(node: ast.expr) -> int | None:
+    """The value of an expression of integer constants, cut off where it is too large anyway; None if it is none."""
+    if isinstance(node, ast.Constant) and type(node.value) is int:
+        return node.value
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.UAdd, ast.USub)):
+        return _integer(node.operand)
+    if isinstance(node, ast.BinOp) and type(node.op) in _INTEGER_ARITHMETIC:
+        left, right = _integer(node.left), _integer(node.right)
+        if left is not None and right is not None:
+            bound = 10 * _LARGEST_INTEGER
+            left, right = min(abs(left), bound), min(abs(right), bound)
+            return min(_INTEGER_ARITHMETIC[type(node.op)](left, right), bound)
+    return None
+
+
+_INTEGER_ARITHMETIC: dict[type[ast.operator], Callable[[int, int], int]] = {
+    ast.Add: lambda left, right: left + right,
+    ast.Sub: lambda left, right: left + right,
+    ast.Mult: lambda left, right: left * right,
+    ast.Pow: lambda left, right: left ** min(right, 25) if left > 1 else left,
+}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What the whole must be
+
+
+def _check_signature(tree: ast.Module, inputs: Mapping[str, Any]) -> None:
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    rewards = [function for function in functions if function.name == "compute_reward"]
+    if not rewards:
+        raise Rejected("no-code", "the code defines no function named compute_reward")
+    arguments = [*rewards[-1].args.args, *rewards[-1].args.kwonlyargs]
+    places = list(inputs.values())
+    variables = ", ".join(name for number, name in enumerate(inputs) if places[number] not in places[:number])
+    for argument in arguments:
+        if argument.arg not in inputs:
+            unknown = f"compute_reward takes `{argument.arg}`, which is no variable of this task"
+            raise Rejected("signature", f"{unknown}{nearest(argument.arg, inputs)}; the variables are {variables}")
+    if not arguments:
+        raise Rejected("signature", f"compute_reward takes no variable; there are {variables}")
+
+
+def _check_depth(tree: ast.Module) -> None:
+    level: list[ast.AST] = [tree]
+    for _ in range(_DEEPEST_TREE):
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+    if level:
+        raise Rejected("syntax", f"the code is nested too deeply, in more than {_DEEPEST_TREE} levels")
+
+
+def _check_clock(tree: ast.Module) -> None:
+    strings = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    if any(map(_CLOCK.fullmatch, strings)) and any(map(_DATES.search, strings)):
+        raise Rejected("construct", "a reward must be the same for the same inputs; the time is not there")
+
+
+def _check_names(tree: ast.Module) -> None:
+    """Every name that the compiler would look up outside of the functions must be defined here, or be allowed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            code = compile(tree, "<reward>", "exec", flags=ANNOTATIONS_STAY_TEXT, dont_inherit=True)
+    except (SyntaxError, ValueError) as error:
+        reason = getattr(error, "msg", str(error))
+        raise Rejected("syntax", f"the code is not Python: {reason}") from None
+    known = {"__annotations__", *MODULE_NAMES, *MODULE_NAMES["reward_utils"], *BUILTINS}
+    for statement in tree.body:
+        known.update(name for name, _ in _bindings(statement) if isinstance(statement, (ast.Assign, ast.AnnAssign)))
+        if isinstance(statement, ast.FunctionDef):
+            known.add(statement.name)
+    for name in _looked_up(code):
+        if name not in known:
+            hint = nearest(name, known - BUILTINS)
+            raise Rejected(
+                "name", f"`{name}` is not defined{hint}; besides its arguments a reward function has {IN_WORDS}"
+            )
+
+
+def _looked_up(code: types.CodeType) -> Iterator[str]:
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            yield instruction.argval
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _looked_up(constant)
+
+
+def _check_recursion(tree: ast.Module) -> None:
+    uses: dict[str, set[str]] = {}
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef):
+            own = {name for name, node in _bindings(function) if not isinstance(node, ast.FunctionDef)}
+            uses[function.name] = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)} - own
+    calls = graphlib.TopologicalSorter({name: names & uses.keys() for name, names in uses.items()})
+    try:
+        calls.prepare()
+    except graphlib.CycleError as error:
+        raise Rejected("recursion", f"`{error.args[1][0]}` calls itself; use for over a range") from None

@@ -1,0 +1,251 @@
+"""From text to rewards: reward functions are checked here, and run in worker processes that can hurt nothing.
+
+The training process never calls generated code. It reads text, looks at its syntax tree, and hands the source to
+reward workers, which prove it on a few transitions, compile it, and evaluate it. What comes back is numbers.
+
+``python -m reward_code check FILE --task TASK [--state STATE]`` does all of that with the code in a file.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reward_code.check import Rejected, check_source
+from reward_code.extract import extract
+from reward_code.pool import Answer, Failure, Job, RewardPool
+from workers.shared_table import SharedTable
+
+if TYPE_CHECKING:
+    from tasks.task import Input
+
+__all__ = ["Evaluation", "Failure", "Rejected", "RewardWorkers", "Verdict", "check_source", "extract"]
+
+Columns = Mapping[str, np.ndarray]
+
+_SECONDS_A_ROW = 5e-3  # of a request's time limit; an interpreted function may take less than half of it
+_COMPILED_ROWS = 65536  # of one request
+_INTERPRETED_ROWS = 4096
+_FEWEST_ROWS = 64  # for which it pays to ask one more worker
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one candidate.
+
+    Attributes:
+        accepted: whether it can be used.
+        source: its cleaned code; what was found of it, if it is rejected.
+        kind: why it is rejected, as a word to count by. From the check of its syntax tree "no-code", "syntax",
+            "import", "name", "attribute", "construct", "signature" and "recursion", from the proof "type",
+            "not-finite", "nondeterministic", "error", "timeout", "memory", "crash" and "tampering", from either
+            "mutation".
+        reason: why it is rejected, in one line.
+        compiled: whether it runs as machine code.
+        note: why it does not, in one line.
+        probe_mean: mean reward on the probe.
+        probe_std: standard deviation of the reward on the probe.
+    """
+
+    accepted: bool
+    source: str
+    kind: str = ""
+    reason: str = ""
+    compiled: bool = False
+    note: str = ""
+    probe_mean: float = 0.0
+    probe_std: float = 0.0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Rewards (n,) float32, and the function's own named components, each (n,) float32."""
+
+    rewards: np.ndarray
+    components: dict[str, np.ndarray]
+
+
+class RewardWorkers:
+    """Processes that check and evaluate reward functions, each one function at a time.
+
+    A worker that hangs or ends is replaced, and the function that it was busy with fails; nothing else does.
+
+    Args:
+        inputs: where each variable lies in a row (``Task.inputs``).
+        count: number of processes.
+        table: rows that they can read without being sent them.
+        time_limit: seconds of wall-clock time for one request, beside 5 ms for each of its rows.
+        memory_limit_mb: memory that a worker may take beyond what it has after its start, in MB.
+        check: the check of the syntax tree; tests leave it out, to try the workers' own containment.
+
+    Raises:
+        RunError: (from any request) when the processes do not start.
+    """
+
+    def __init__(
+        self,
+        inputs: "Mapping[str, Input]",
+        count: int = 1,
+        table: SharedTable | None = None,
+        time_limit: float = 20.0,
+        memory_limit_mb: int = 1024,
+        check: "Callable[[str, Mapping[str, Input]], str]" = check_source,
+    ) -> None:
+        self._inputs = dict(inputs)
+        self._table = table
+        self._time_limit = time_limit
+        self._check = check
+        self._compiled: dict[str, bool] = {}  # every source that has passed a check, and whether it is machine code
+        self._workers = max(count, 1)
+        self._pool = RewardPool(inputs, self._workers, table, memory_limit_mb)
+
+    @property
+    def gap(self) -> str:
+        """What the machine cannot give the workers of their containment; known after the first request."""
+        return self._pool.gap
+
+    def check(self, texts: Sequence[str], probe: Columns) -> list[Verdict]:
+        """Find the code in each answer, check it, prove it on the `probe`, and compile it if that can be done.
+
+        Args:
+            texts: answers of a language model, or plain sources.
+            probe: columns of at least one row.
+
+        Returns:
+            The verdicts, in the order of `texts`.
+        """
+        verdicts = []
+        for text in texts:
+            source = ""
+            try:
+                source = extract(text)
+                source = self._check(source, self._inputs)
+                verdicts.append(Verdict(True, source))
+            except Rejected as rejected:
+                verdicts.append(Verdict(False, source, rejected.kind, rejected.reason))
+        proved = self._prove([verdict.source for verdict in verdicts if verdict.accepted], probe)
+        return [proved[verdict.source] if verdict.accepted else verdict for verdict in verdicts]
+
+    def evaluate_rows(self, sources: Sequence[str], start: int, stop: int) -> list[np.ndarray | Failure]:
+        """The rewards of rows [start, stop) of the table.
+
+        Returns:
+            For each source an array (stop - start,) float32, or its failure, whose row counts as the table's do.
+        """
+        if self._table is None:
+            raise ValueError("these workers have no table; hand over the columns")
+        results = self._evaluate(sources, self._table.columns, start, stop, sent=False)
+        return [result if isinstance(result, Failure) else result.rewards for result in results]
+
+    def evaluate(
+        self, sources: Sequence[str], columns: Columns, components: bool = False
+    ) -> list[Evaluation | Failure]:
+        """The rewards of the rows in `columns`, and the components that the functions name, if they are asked for.
+
+        A source that :meth:`check` has not seen must pass the check of its syntax tree, and runs interpreted.
+        """
+        return self._evaluate(sources, columns, 0, _rows(columns), sent=True, components=components)
+
+    def close(self) -> None:
+        """End the processes."""
+        self._pool.close()
+
+    def __enter__(self) -> "RewardWorkers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _prove(self, sources: Sequence[str], probe: Columns) -> dict[str, Verdict]:
+        sources = list(dict.fromkeys(sources))
+        seconds = self._time_limit + _rows(probe) * _SECONDS_A_ROW
+        proofs = self._pool.run([Job(source, {"do": "prove"}, seconds, probe) for source in sources])
+        verdicts: dict[str, Verdict] = {}
+        statistics: dict[str, dict[str, float]] = {}
+        for source, proof in zip(sources, proofs, strict=True):
+            if isinstance(proof, Failure):
+                where = "" if proof.row is None else f" (row {proof.row} of the probe)"
+                verdicts[source] = Verdict(False, source, proof.kind, proof.reason + where)
+            else:
+                statistics[source] = proof.header
+        answers = self._pool.run([Job(source, {"do": "compile"}, seconds, probe) for source in statistics])
+        for (source, header), answer in zip(statistics.items(), answers, strict=True):
+            note = answer.reason if isinstance(answer, Failure) else answer.header["note"]
+            self._compiled[source] = not note
+            verdicts[source] = Verdict(True, source, "", "", not note, note, header["mean"], header["std"])
+        return verdicts
+
+    def _evaluate(
+        self, sources: Sequence[str], columns: Columns, start: int, stop: int, sent: bool, components: bool = False
+    ) -> list[Evaluation | Failure]:
+        """Evaluate rows [start, stop) of `columns`, which are `sent`, or else are the table's."""
+        results: dict[str, Evaluation | Failure] = {}
+        for source in sources:
+            if source not in self._compiled:
+                try:
+                    self._check(source, self._inputs)
+                    self._compiled[source] = False
+                except Rejected as rejected:
+                    results[source] = Failure(rejected.kind, rejected.reason)
+        while open_sources := list(dict.fromkeys(source for source in sources if source not in results)):
+            jobs = [
+                job for source in open_sources for job in self._jobs(source, columns, start, stop, sent, components)
+            ]
+            answers = self._pool.run(jobs)
+            for source in open_sources:
+                mine = [(job, answer) for job, answer in zip(jobs, answers, strict=True) if job.source == source]
+                failed = next((answer for _, answer in mine if isinstance(answer, Failure)), None)
+                if failed is not None and failed.row is None and mine and mine[0][0].compiled:
+                    # Machine code has hung or crashed. The interpreted function has the last word, and knows the row.
+                    self._compiled[source] = False
+                else:
+                    results[source] = self._joined(mine, columns, start, stop)
+        return [results[source] for source in sources]
+
+    def _jobs(
+        self, source: str, columns: Columns, start: int, stop: int, sent: bool, components: bool
+    ) -> Iterator[Job]:
+        """The jobs that evaluate one source: machine code is at home in one worker, the rest is split over all."""
+        compiled = self._compiled[source] and not components
+        share = -(-(stop - start) // self._workers)
+        size = _COMPILED_ROWS if compiled else min(_INTERPRETED_ROWS, max(_FEWEST_ROWS, share))
+        for first in range(start, stop, size):
+            last = min(first + size, stop)
+            header = {"do": "evaluate", "compiled": compiled, "components": components, "start": first, "stop": last}
+            seconds = self._time_limit + (last - first) * _SECONDS_A_ROW
+            block = {name: column[first:last] for name, column in columns.items()} if sent else {}
+            yield Job(source, header, seconds, block)
+
+    def _joined(
+        self, answers: Sequence[tuple[Job, Answer | Failure]], columns: Columns, start: int, stop: int
+    ) -> Evaluation | Failure:
+        rewards = np.empty(stop - start, np.float32)
+        components: dict[str, np.ndarray] = {}
+        for job, answer in answers:
+            first, last = job.header["start"], job.header["stop"]
+            if isinstance(answer, Failure):
+                if answer.row is None:
+                    return answer
+                row = first + answer.row
+                return Failure(answer.kind, answer.reason, row, _state(self._inputs, columns, row))
+            place = slice(first - start, last - start)
+            rewards[place] = answer.arrays["rewards"]
+            for name, values in zip(
+                answer.header.get("components", []), answer.arrays.get("components", []), strict=True
+            ):
+                components.setdefault(name, np.zeros(stop - start, np.float32))[place] = values
+        return Evaluation(rewards, components)
+
+
+def _rows(columns: Columns) -> int:
+    return len(next(iter(columns.values())))
+
+
+def _state(inputs: "Mapping[str, Input]", columns: Columns, row: int) -> dict[str, Any]:
+    """Every variable at one row: a number, or a list of numbers."""
+    state = {}
+    for name, place in inputs.items():
+        values = columns[place.column][row, place.start : place.stop].tolist()
+        state[name] = values if place.shape else values[0]
+    return state

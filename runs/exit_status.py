@@ -1,0 +1,87 @@
+"""From flags to exit status: what both entry scripts do before and after the algorithm itself."""
+
+import os
+
+# OpenMP's threads spin while they wait by default, and two of them beside any busy process are then ten times slower.
+# The library reads this when it is loaded, with torch, so it is set before anything here imports torch.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import argparse
+import errno
+import sys
+
+import torch
+
+from arguments import Setting, default_name
+from errors import RunError, UsageError
+from lares import PROBE, LaRes, seed_for
+from runs.dry_run import describe
+from runs.interruption import Interruption
+from runs.log import RunLog
+from search.builtin import ProgramSearch
+from search.connect import connect
+from task_specs import get_task
+from workers.machine import cores, without_keys
+
+
+def run(args: argparse.Namespace, setting: Setting) -> int:
+    """A whole run; returns 0, 2 after the user's mistake, 1 when it cannot go on, 130 or 143 when interrupted."""
+    try:
+        return _run(args, setting)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:  # the second one: the first is remembered, and the run ends in good order
+        return 130
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}:
+            raise
+        print(f"error: {error.filename or args.log_dir}: {error.strerror}; what is there stays intact", file=sys.stderr)
+        return 1
+
+
+def _run(args: argparse.Namespace, setting: Setting) -> int:
+    if args.device == "auto":
+        args.device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif args.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: PyTorch sees no GPU here; use --device auto or --device cpu")
+    args.num_learners = args.num_learners or cores()
+    args.num_workers = args.num_workers or cores()
+    torch.set_num_threads(1)  # learners and workers are processes, each of which works alone
+    with without_keys():
+        task = get_task(args.env_name, args.task_file)
+    if args.dry_run:
+        print(describe(args, setting, task, seed_for(args.seed, PROBE)))
+        return 0
+    human_reward = task.human_reward.source if setting == "with_init" and task.human_reward else None
+    builtin = ProgramSearch(task, args.seed, human_reward)
+    model = connect(
+        args.model,
+        builtin=builtin,
+        temperature=args.temperature,
+        max_calls=args.max_llm_calls,
+        max_tokens=args.max_llm_tokens,
+    )
+    log = RunLog(args.log_dir, args.exp_name or default_name(args, setting), vars(args))
+    try:
+        with Interruption() as interruption:
+            log.say(f"{setting} on {task.name} with {args.model}, seed {args.seed}; everything goes to {log.directory}")
+            if args.ignored_flags:
+                log.say(f"without effect: {', '.join(args.ignored_flags)}")
+            lares = LaRes(args, setting, task, model, builtin, log, interruption)
+            try:
+                try:
+                    status = lares.train()
+                except RunError:
+                    if not interruption.signal:  # else a search was given up because the user wants to leave
+                        raise
+                    status = "interrupted"
+                lares.finish(status)
+            finally:
+                lares.close()
+        return 128 + interruption.signal if interruption.signal else 0
+    finally:
+        log.close()

@@ -1,0 +1,250 @@
+"""What a run leaves behind: its directory, its metrics and its lines on the terminal."""
+
+import importlib.metadata
+import io
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import torch
+
+from workers.machine import without_keys
+
+PACKAGES = ("torch", "numpy", "scipy", "metaworld", "mujoco", "gymnasium", "numba", "openai")
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class RunLog:
+    """A run's directory and everything written into it.
+
+    Files are written whole or not at all: a new content appears under its name only once it is complete, and a row of
+    a ``.jsonl`` file is one write.
+
+    Args:
+        parent: the directory of all runs.
+        name: the run's name; a number is put behind it when the name is taken.
+        config: the flags, for ``config.json`` and Weights & Biases.
+    """
+
+    def __init__(self, parent: str | Path, name: str, config: Mapping[str, Any]) -> None:
+        self.directory = _new_directory(Path(parent), name)
+        self._began = time.monotonic()
+        self._terminal = sys.stdout
+        self._last_line = -math.inf
+        self._open_line = False
+        self._learning_from = 0, 0.0
+        self._total = 0
+        self.write_json("config.json", {"flags": dict(config), **_host()})
+        # TensorBoard's writer is slow to import, and only a run that has begun needs it.
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._board = SummaryWriter(str(self.directory / "tensorboard"))
+        self._wandb = _weights_and_biases(self.directory, config)
+
+    @property
+    def wall_time(self) -> float:
+        """Seconds since the run began."""
+        return time.monotonic() - self._began
+
+    # --- files ------------------------------------------------------------------------------------------------------
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Put a file into the run's directory, whole or not at all."""
+        unfinished = self.directory / f".{name}.unfinished"
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(self.directory / name)
+
+    def write_text(self, name: str, content: str) -> None:
+        """Put a text file into the run's directory, whole or not at all."""
+        self.write_bytes(name, content.encode())
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Put a JSON file into the run's directory, whole or not at all; numbers that are not finite become null."""
+        self.write_text(name, json.dumps(_strict(content), indent=2, allow_nan=False) + "\n")
+
+    def write_networks(self, networks: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+        """Put each network's state dict into ``{name}.pth``."""
+        for name, state in networks.items():
+            content = io.BytesIO()
+            torch.save(dict(state), content)
+            self.write_bytes(f"{name}.pth", content.getvalue())
+
+    def append(self, name: str, row: Mapping[str, Any]) -> None:
+        """Add a row to a ``.jsonl`` file."""
+        with (self.directory / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(_strict(row), allow_nan=False) + "\n")
+
+    def population(self, programs: Sequence[Any]) -> None:
+        """``population.json``: every function ever proposed. What was said and answered is in ``llm.jsonl``."""
+        told = ("messages", "response")
+        rows = [{name: value for name, value in vars(program).items() if name not in told} for program in programs]
+        self.write_json("population.json", rows)
+
+    # --- metrics ----------------------------------------------------------------------------------------------------
+
+    def metrics(self, env_steps: int, row: Mapping[str, Any]) -> None:
+        """One row of ``metrics.jsonl``, and its numbers to TensorBoard and, when configured, Weights & Biases."""
+        row = {"env_steps": env_steps, "wall_time": round(self.wall_time, 3), **row}
+        self.append("metrics.jsonl", row)
+        numbers = _numbers(row)
+        for name, value in numbers.items():
+            self._board.add_scalar(name, value, env_steps)
+        if self._wandb is not None:
+            self._wandb.log(numbers, step=env_steps)
+
+    # --- the terminal -----------------------------------------------------------------------------------------------
+
+    def say(self, text: str) -> None:
+        """Print a line, and keep it in ``run.log``."""
+        if self._open_line:
+            self._terminal.write("\n")
+            self._open_line = False
+        self._terminal.write(text + "\n")
+        self._terminal.flush()
+        self._keep(text)
+
+    def begin_progress(self, env_steps: int, total: int) -> None:
+        """From here on speed is measured."""
+        self._learning_from = env_steps, self.wall_time
+        self._total = total
+
+    def progress(self, env_steps: int, success_rate: float | None, cost: Mapping[str, Any]) -> None:
+        """Show how far the run is: in place on a terminal, as a line every few seconds in a log file.
+
+        Args:
+            env_steps: so far.
+            success_rate: the best agent's, None before the first evaluation.
+            cost: of the language model: tokens_in, tokens_out, cost, and rounds, with the tokens of each.
+        """
+        first, began = self._learning_from
+        speed = (env_steps - first) / max(self.wall_time - began, 1e-9)
+        left = max(self._total - env_steps, 0) / max(speed, 1e-9)
+        text = (
+            f"{env_steps:,} of {self._total:,} env steps, {speed:.0f} a second, "
+            f"best success {'not known yet' if success_rate is None else f'{success_rate:.0%}'}, {duration(left)} left"
+        )
+        if cost["tokens_in"]:
+            last = cost["rounds"][-1]
+            text += f", {cost['tokens_in']:,} tokens in, {cost['tokens_out']:,} out"
+            text += f" ({last['tokens_in']:,} and {last['tokens_out']:,} in the last round)"
+        if cost["cost"]:
+            text += f", cost {cost['cost']:.2f}"
+        if _is_terminal(self._terminal):
+            self._terminal.write(f"\r\x1b[K{text}")
+            self._terminal.flush()
+            self._open_line = True
+        elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            self.say(text)
+
+    def close(self) -> None:
+        """Finish what is under way."""
+        if self._open_line:
+            self._terminal.write("\n")
+        self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+    def _keep(self, text: str) -> None:
+        with (self.directory / "run.log").open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+
+def duration(seconds: float) -> str:
+    """A time span as a person says it: ``40 s``, ``12 min``, ``3.2 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _new_directory(parent: Path, name: str) -> Path:
+    number = 1
+    while True:
+        directory = parent / (name if number == 1 else f"{name}_{number}")
+        try:
+            directory.mkdir(parents=True)
+        except FileExistsError:  # also when another run has just made it
+            number += 1
+        else:
+            return directory
+
+
+@without_keys()
+def _host() -> dict[str, Any]:
+    versions: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    command = ["git", "-C", str(Path(__file__).parents[1]), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True)
+        commit: str | None = found.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = None
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "versions": {"python": platform.python_version(), **versions},
+        "commit": commit,
+        "host": {"system": platform.platform(), "cpu": processor(), "gpu": gpu},
+    }
+
+
+def processor() -> str:
+    """The name of the CPU, as far as it is known."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def _weights_and_biases(directory: Path, config: Mapping[str, Any]) -> Any:
+    mode = os.environ.get("WANDB_MODE")
+    if mode == "disabled" or not (mode or os.environ.get("WANDB_API_KEY")):
+        return None
+    import wandb  # seconds to import, and few runs want it
+
+    return wandb.init(project="LaRes", name=directory.name, dir=str(directory), config=dict(config))
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _strict(value: Any) -> Any:
+    """The value as JSON has it: NumPy's types become Python's, and numbers that are not finite become None."""
+    if isinstance(value, Mapping):
+        return {str(key): _strict(part) for key, part in value.items()}
+    if isinstance(value, np.ndarray):
+        return _strict(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_strict(part) for part in value]
+    if isinstance(value, np.generic):
+        return _strict(value.item())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _numbers(row: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """The finite numbers of a nested row under names such as ``agents/0/success_rate``."""
+    numbers: dict[str, float] = {}
+    for name, value in row.items():
+        if isinstance(value, list | tuple | np.ndarray):
+            value = dict(enumerate(value))
+        if isinstance(value, Mapping):
+            numbers.update(_numbers(value, f"{prefix}{name}/"))
+        elif isinstance(value, int | float | np.number) and math.isfinite(value):
+            numbers[f"{prefix}{name}"] = float(value)
+    return numbers

@@ -1,0 +1,89 @@
+"""What a language model is asked: the files of `prompts/` with their fields filled.
+
+A prompt is plain text with {named} fields, so that it can be read and changed without knowing Python.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from errors import UsageError, nearest
+from search.protocol import Message
+from task_specs import Task
+
+Setting = Literal["from_scratch", "with_init"]
+
+DIRECTORY = Path(__file__).parents[1] / "prompts"
+_FIELDS = {
+    "system": (),
+    "task": ("description", "success", "success_expression", "episode_length", "variables", "arguments"),
+    "feedback": ("success_rate", "own_return", "components", "metrics", "order", "rejected", "human_feedback"),
+    "rejected": ("reasons",),
+    "order": ("share",),
+    "human_feedback": ("text",),
+}
+_FIELDS_WITH_INIT = {
+    **_FIELDS,
+    "task": (*_FIELDS["task"], "human_reward", "success_source"),
+    "feedback": (*_FIELDS["feedback"], "env_return"),
+    "human_best": ("success_rate", "env_return", "metrics", "rejected", "human_feedback"),
+}
+
+
+class Prompts:
+    """The prompts of one setting: "with_init" shows the human reward and its return, "from_scratch" nothing of it.
+
+    Raises UsageError when a prompt cannot be read or has a field that nothing fills.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self._texts: dict[str, str] = {}
+        for name, fields in (_FIELDS_WITH_INIT if setting == "with_init" else _FIELDS).items():
+            path = DIRECTORY / setting / f"{name}.txt"
+            try:
+                self._texts[name] = path.read_text(encoding="utf-8")
+            except OSError as error:
+                raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+            for used in re.findall(r"\{(\w+)\}", self._texts[name]):
+                if used not in fields:
+                    raise UsageError(f"{path}: nothing fills the field {{{used}}}{nearest(used, fields)}")
+
+    def fill(self, name: str, fields: Mapping[str, str]) -> str:
+        """The prompt of that name with its fields filled."""
+        return re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], self._texts[name])
+
+    def opening(self, task: Task, episode_length: int) -> list[Message]:
+        """The conversation with which every search begins: the contract, and the task.
+
+        Raises UsageError when with init the task has no human reward.
+        """
+        fields = {
+            "description": task.description,
+            "success": task.success,
+            "success_expression": task.success_expression,
+            "episode_length": str(episode_length),
+            "variables": _describe_variables(task),
+            "arguments": ", ".join([*(variable.name for variable in task.variables), "obs", "action"]),
+        }
+        if self.setting == "with_init":
+            if task.human_reward is None:
+                raise UsageError(f"task {task.name} has no human reward to start from; use lares_from_scratch.py")
+            fields["human_reward"] = task.human_reward.source.strip()
+            fields["success_source"] = task.human_reward.success_source.strip()
+        return [
+            {"role": "system", "content": self.fill("system", {})},
+            {"role": "user", "content": self.fill("task", fields)},
+        ]
+
+
+def _describe_variables(task: Task) -> str:
+    lines = []
+    for variable in task.variables:
+        shape = f"array of shape {variable.shape}" if variable.shape else "a number"
+        unit = f", in {variable.unit}" if variable.unit else ""
+        lines.append(f"- {variable.name} ({shape}{unit}): {variable.meaning}")
+    lines.append(f"- obs (array of shape ({task.obs_size},)): the whole observation after the step")
+    lines.append(f"- action (array of shape ({task.action_size},)): the action that was taken in the step")
+    return "\n".join(lines)

@@ -1,0 +1,147 @@
+"""What is said to a language model and what comes back: requests, replies, usage, and the recording of all of it.
+
+Every model answers a :class:`Request` with a :class:`Reply`, or raises :class:`ServiceAway` or :class:`BudgetSpent`.
+Nothing here knows what the texts are about.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+Message = dict[str, str]  # "role": system, user or assistant; "content": the text
+
+
+class ServiceAway(Exception):
+    """No text came, and asking again in this round is no use. The message is one line."""
+
+
+class BudgetSpent(Exception):
+    """The calls or tokens that the user allowed are used up. The message is one line."""
+
+
+@dataclass(frozen=True)
+class Parent:
+    """An earlier text's program and how it did, for models that recombine programs themselves.
+
+    `score` lies in [0, 1]; `components` maps the name of a part of the program's value to its (mean, min, max).
+    """
+
+    id: int
+    source: str
+    score: float
+    components: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A conversation, and how many independent answers to it are wanted before `deadline` (``time.monotonic()``).
+
+    Whoever waits for an answer asks `stop` several times a second, and gives up as soon as it says so.
+    """
+
+    messages: list[Message]
+    count: int
+    deadline: float
+    round: int = 0
+    parents: tuple[Parent, ...] = ()
+    stop: Callable[[], bool] = lambda: False
+
+    def out_of_time(self) -> str:
+        """Why there is no use in waiting any longer; empty while there is."""
+        if self.stop():
+            return "the run was asked to stop"
+        return "the deadline was reached" if time.monotonic() >= self.deadline else ""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came: any number of texts, perhaps fewer or more than were wanted.
+
+    `parents` names for each text the parents that went into it (nothing when the model does not say), `cut_off` the
+    places of texts that ended at a token limit, `notes` what went wrong on the way, a line each.
+    """
+
+    texts: list[str]
+    parents: list[list[int]] = field(default_factory=list)
+    cut_off: list[int] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Usage:
+    """What a model has cost so far: requests sent, tokens sent and tokens received."""
+
+    calls: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+    def __sub__(self, other: "Usage") -> "Usage":
+        return Usage(self.calls - other.calls, self.tokens_in - other.tokens_in, self.tokens_out - other.tokens_out)
+
+    def add(self, calls: int = 0, tokens_in: int = 0, tokens_out: int = 0) -> None:
+        """Count what was just used, or what an earlier part of the run had used."""
+        self.calls += calls
+        self.tokens_in += tokens_in
+        self.tokens_out += tokens_out
+
+
+class LanguageModel(Protocol):
+    """What answers requests. `usage` is one object that only ever grows, also when a request fails."""
+
+    name: str
+    usage: Usage
+
+    def ask(self, request: Request) -> Reply:
+        """Texts for the request; ServiceAway or BudgetSpent when there is none and will be none in this round."""
+
+
+class Recorded:
+    """A model whose exchanges are all handed to `write`, one JSON-able row each, in the form that Replay reads."""
+
+    def __init__(self, model: LanguageModel, write: Callable[[dict[str, Any]], None]) -> None:
+        self.model = model
+        self.write = write
+        self.name = model.name
+        self.usage = model.usage
+        self.requests = 0
+
+    def ask(self, request: Request) -> Reply:
+        """What the model answers or raises, after it is written down."""
+        started, before = time.monotonic(), replace(self.usage)
+        reply, error = Reply([]), None
+        try:
+            reply = self.model.ask(request)
+            return reply
+        except (ServiceAway, BudgetSpent) as caught:
+            error = {"kind": type(caught).__name__, "message": str(caught)}
+            raise
+        finally:
+            self.requests += 1
+            spent = self.usage - before
+            self.write(
+                {
+                    "request": self.requests,
+                    "round": request.round,
+                    "model": self.name,
+                    "messages": request.messages,
+                    "count": request.count,
+                    "texts": reply.texts,
+                    "parents": reply.parents,
+                    "cut_off": reply.cut_off,
+                    "notes": reply.notes,
+                    "error": error,
+                    "calls": spent.calls,
+                    "tokens_in": spent.tokens_in,
+                    "tokens_out": spent.tokens_out,
+                    "seconds": round(time.monotonic() - started, 3),
+                }
+            )
+
+
+def text_of(content: Any) -> str:
+    """A message's content as text; some services send a list of parts."""
+    if isinstance(content, list):
+        return "".join(text_of(part.get("text")) for part in content if isinstance(part, dict))
+    # JSON may hold half of a character, which no file can be written with.
+    return content.encode("utf-8", "replace").decode("utf-8") if isinstance(content, str) else ""

@@ -1,0 +1,106 @@
+"""The prompts: complete, the same contract in both settings, and true to what is really allowed and needed."""
+
+import re
+
+import pytest
+
+from errors import UsageError
+from reward_utils import __all__ as helpers
+from search import prompting
+from search.builtin import ProgramSearch
+from search.rounds import AgentReport, RewardSearch
+from search_doubles import FakeWorkers, ScriptedModel, make_task
+
+SETTINGS = ("from_scratch", "with_init")
+REPORT = AgentReport(0.25, 10.0, 20.0, {"reach": (0.5, 0.25, 0.75)}, {"obj_to_target": 0.21})
+
+
+def make_search(setting, task=None, model=None, **options):
+    task = task or make_task()
+    builtin = ProgramSearch(task, 1)
+    return RewardSearch(
+        task, model or builtin, FakeWorkers(), {}, builtin=builtin, setting=setting, log=lambda line: None, **options
+    )
+
+
+@pytest.fixture
+def prompts(tmp_path, monkeypatch):
+    """A copy of the prompts that may be edited."""
+    for setting in SETTINGS:
+        (tmp_path / setting).mkdir()
+        for path in (prompting.DIRECTORY / setting).glob("*.txt"):
+            (tmp_path / setting / path.name).write_text(path.read_text())
+    monkeypatch.setattr(prompting, "DIRECTORY", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_the_first_prompt_says_what_a_reward_needs(setting):
+    task = make_task()
+    text = make_search(setting, task, episode_length=137).opening[1]["content"]
+    assert task.description in text
+    assert task.success in text
+    assert (task.success_expression if setting == "from_scratch" else task.human_reward.success_source) in text
+    assert "137 steps" in text
+    for variable in task.variables:
+        shape = re.escape(str(variable.shape)) if variable.shape else "a number"
+        assert re.search(rf"^- {variable.name} \(.*{shape}, in {variable.unit}\): {variable.meaning}$", text, re.M)
+    assert "- obs (array of shape (39,))" in text
+    assert "- action (array of shape (4,))" in text
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_no_field_stays_open(setting, tmp_path):
+    (tmp_path / "feedback.txt").write_text("Watch the {wrist}.")
+    model = ScriptedModel([["nothing"], ["```python\ndef compute_reward(obj):\n    return 1.0\n```"], [], []])
+    search = make_search(setting, model=model, human_feedback=str(tmp_path / "feedback.txt"))
+    search.check_order = lambda source: 0.5
+    (best,) = search.initial(1)
+    search.improve(1, best, REPORT, [], 1)
+    if setting == "with_init":
+        search.improve(2, None, REPORT, [], 1)
+    texts = [message["content"] for request in model.requests for message in request.messages]
+    assert len(model.requests) >= 3
+    assert {field for text in texts for field in re.findall(r"\{\w+\}", text)} == {"{wrist}"}
+    assert not any("\n\n\n\n" in text for text in texts)
+
+
+@pytest.mark.parametrize("name", ["system", "rejected", "order", "human_feedback"])
+def test_both_settings_state_the_same_contract(name):
+    one, other = ((prompting.DIRECTORY / setting / f"{name}.txt").read_text() for setting in SETTINGS)
+    assert one == other
+
+
+def test_the_helpers_that_are_named_are_there():
+    text = (prompting.DIRECTORY / "from_scratch" / "system.txt").read_text()
+    named = re.findall(r"(\w+)\(", text.split("from reward_utils")[1].split(". ")[0])
+    assert named
+    assert set(named) <= set(helpers)
+
+
+def test_code_in_a_prompt_needs_no_escapes(prompts):
+    path = prompts / "from_scratch" / "system.txt"
+    path.write_text('Return {"a": 1}, {}, {i + 1} or f"{x:.2f}".')
+    system = make_search("from_scratch").opening[0]["content"]
+    assert system == 'Return {"a": 1}, {}, {i + 1} or f"{x:.2f}".'
+
+
+def test_an_unknown_field_is_named_before_anything_runs(prompts):
+    path = prompts / "with_init" / "task.txt"
+    path.write_text(path.read_text() + "\n{descripton}")
+    make_search("from_scratch")
+    with pytest.raises(UsageError, match=r"task\.txt.*\{descripton\}; did you mean description"):
+        make_search("with_init")
+
+
+def test_from_scratch_has_no_field_for_what_the_human_reward_gave(prompts):
+    path = prompts / "from_scratch" / "feedback.txt"
+    path.write_text(path.read_text() + "\n{env_return}")
+    with pytest.raises(UsageError, match="env_return"):
+        make_search("from_scratch")
+
+
+def test_a_missing_prompt_is_named(prompts):
+    (prompts / "from_scratch" / "order.txt").unlink()
+    with pytest.raises(UsageError, match=r"order\.txt cannot be read"):
+        make_search("from_scratch")
