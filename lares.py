@@ -6,7 +6,6 @@ every transition carries the reward of every function; Thompson sampling decides
 steps the agents are ranked, the best rewards stay, the model improves on them, and the whole buffer is relabeled.
 """
 
-import argparse
 import concurrent.futures
 import time
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from arguments import Setting
+from arguments import Arguments, Setting
 from errors import RunError
 from population import Population
 from replay_buffer import EXPLORATION, ReplayBuffer
@@ -24,7 +23,7 @@ from reward_code.evaluator import Failure, RewardWorkers
 from runs.forecast import forecast
 from runs.interruption import Interruption
 from runs.log import RunLog, duration
-from sac import SacConfig, new_agents
+from sac import new_agents
 from search.builtin import ProgramSearch
 from search.protocol import LanguageModel
 from search.rounds import AgentReport, Program, RewardSearch
@@ -71,7 +70,7 @@ class LaRes:
 
     def __init__(
         self,
-        args: argparse.Namespace,
+        args: Arguments,
         setting: Setting,
         task: Task,
         model: LanguageModel,
@@ -86,11 +85,7 @@ class LaRes:
         self.decisions = args.episode_length // args.action_repeat
 
         device = torch.device(args.device)
-        config = SacConfig(
-            task.obs_size, task.action_size, args.hidden_size, args.q_lr, args.p_lr, args.gamma, args.tau,
-            args.log_std_min, args.log_std_max, args.initial_temperature, args.target_update_interval,
-            args.reward_scale, args.constraint_coef,
-        )  # fmt: skip
+        config = args.sac_config(task.obs_size, task.action_size)
         self.buffer = ReplayBuffer(
             args.buffer_size, task.obs_size, task.action_size, task.variable_width, len(self.agents), device,
             shared=bool(args.shared_buffer),

@@ -40,21 +40,21 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class SacConfig:
-    """What the agents have in common."""
+    """What the agents have in common; the defaults are those of the flags, see `arguments`."""
 
     obs_size: int
     action_size: int
-    hidden_size: int = 256
-    q_lr: float = 3e-4
-    p_lr: float = 3e-4
-    gamma: float = 0.99
-    tau: float = 0.005
-    log_std_min: float = -20.0
-    log_std_max: float = 2.0
-    initial_temperature: float = 0.1
-    target_update_interval: int = 1
-    reward_scale: float = 1.0
-    constraint_coef: float = 1.0
+    hidden_size: int
+    q_lr: float
+    p_lr: float
+    gamma: float
+    tau: float
+    log_std_min: float
+    log_std_max: float
+    initial_temperature: float
+    target_update_interval: int
+    reward_scale: float
+    constraint_coef: float
 
 
 def agent_sizes(config: SacConfig) -> dict[str, int]:

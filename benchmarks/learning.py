@@ -48,15 +48,15 @@ def human(task_name: str, seed: int, env_steps: int, temperature: float) -> Iter
     """One agent of ours that learns from the environment's own reward."""
     import torch
 
+    from arguments import Arguments
     from population import Population
     from replay_buffer import ReplayBuffer
-    from sac import SacConfig
     from task_specs import get_task
     from workers.collectors import UNIFORM, Collectors, Order, PolicyShape
 
     torch.set_num_threads(1)
     task, device = get_task(task_name), torch.device("cpu")
-    config = SacConfig(task.obs_size, task.action_size, initial_temperature=temperature)
+    config = Arguments("from_scratch", initial_temperature=temperature).sac_config(task.obs_size, task.action_size)
     buffer = ReplayBuffer(env_steps, task.obs_size, task.action_size, task.variable_width, 1, device)
     agent = Population(config, buffer, seed)
     collectors = Collectors(task, PolicyShape(agent.sizes), 1, 1, action_repeat=ACTION_REPEAT)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from arguments import parse_args
+from arguments import Arguments, parse_args
 from benchmarks.yardsticks import bare_products, plain_updates, sb3_updates
 from lares import LaRes
 from population import Population
@@ -45,7 +45,7 @@ ROOT = Path(__file__).parents[1]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 TASK = "window-close"
 AGENTS, BATCH = 5, 128
-CONFIG = SacConfig(obs_size=39, action_size=4)
+CONFIG = Arguments("from_scratch").sac_config(obs_size=39, action_size=4)
 MILLION = 1_000_000
 UPDATES = {"cpu": 128, "cuda": 512}  # of one sample: one or two seconds
 
@@ -93,8 +93,8 @@ def draw(population: Population, updates: int) -> None:
 def begun_run(logs: str, device: torch.device) -> LaRes:
     """A run with default flags, up to the moment at which learning begins, but for a shorter exploration."""
     flags = ["--model=builtin", f"--env-name={TASK}", f"--device={device}", f"--log-dir={logs}"]
-    args = parse_args([*flags, "--init-exploration-steps=600"], "from_scratch")
-    args.num_learners = args.num_workers = cores()
+    flags += ["--init-exploration-steps=600", f"--num_learners={cores()}", f"--num_workers={cores()}"]
+    args = parse_args(flags, "from_scratch")
     torch.set_num_threads(1)
     task = get_task(args.env_name)
     builtin = ProgramSearch(task, args.seed, None)

@@ -1,17 +1,16 @@
 """What a run would send first, and what that would cost, without sending or training anything."""
 
-import argparse
-
 import numpy as np
 
-from search.prompting import Prompts, Setting
+from arguments import Arguments, Setting
+from search.prompting import Prompts
 from task_specs import Task
 from tasks.environment import record_probe
 
 _CHARACTERS_PER_TOKEN = 4  # of English and Python, roughly, for the tokenizers in use
 
 
-def describe(args: argparse.Namespace, setting: Setting, task: Task, probe_seed: int) -> str:
+def describe(args: Arguments, setting: Setting, task: Task, probe_seed: int) -> str:
     """The first messages word for word, the variables with their ranges on the probe, and the cost as far as known."""
     messages = Prompts(setting).opening(task, args.episode_length)
     probe = record_probe(task, probe_seed, bool(args.hide_goal), args.action_repeat)

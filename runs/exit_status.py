@@ -6,13 +6,13 @@ import os
 # The library reads this when it is loaded, with torch, so it is set before anything here imports torch.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import argparse
 import errno
 import sys
+from dataclasses import replace
 
 import torch
 
-from arguments import Setting, default_name
+from arguments import Arguments, Setting, default_name
 from errors import RunError, UsageError
 from lares import PROBE, LaRes, seed_for
 from runs.dry_run import describe
@@ -24,7 +24,7 @@ from task_specs import get_task
 from workers.machine import cores, without_keys
 
 
-def run(args: argparse.Namespace, setting: Setting) -> int:
+def run(args: Arguments, setting: Setting) -> int:
     """A whole run; returns 0, 2 after the user's mistake, 1 when it cannot go on, 130 or 143 when interrupted."""
     try:
         return _run(args, setting)
@@ -43,13 +43,12 @@ def run(args: argparse.Namespace, setting: Setting) -> int:
         return 1
 
 
-def _run(args: argparse.Namespace, setting: Setting) -> int:
+def _run(args: Arguments, setting: Setting) -> int:
     if args.device == "auto":
-        args.device = "cuda" if torch.cuda.is_available() else "cpu"
+        args = replace(args, device="cuda" if torch.cuda.is_available() else "cpu")
     elif args.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: PyTorch sees no GPU here; use --device auto or --device cpu")
-    args.num_learners = args.num_learners or cores()
-    args.num_workers = args.num_workers or cores()
+    args = replace(args, num_learners=args.num_learners or cores(), num_workers=args.num_workers or cores())
     torch.set_num_threads(1)  # learners and workers are processes, each of which works alone
     with without_keys():
         task = get_task(args.env_name, args.task_file)

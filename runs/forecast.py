@@ -1,16 +1,16 @@
 """What a run will cost, said before it is spent: time at the speed measured on this machine, memory, requests."""
 
-import argparse
 import statistics
 import time
 
+from arguments import Arguments
 from population import Population
 from runs.log import duration
 
 _TRIES, _UPDATES = 3, 8
 
 
-def forecast(args: argparse.Namespace, population: Population, env_step: float) -> str:
+def forecast(args: Arguments, population: Population, env_step: float) -> str:
     """One line about the rest of the run.
 
     Args:

@@ -6,13 +6,11 @@ A prompt is plain text with {named} fields, so that it can be read and changed w
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
+from arguments import Setting
 from errors import UsageError, nearest
 from search.protocol import Message
 from task_specs import Task
-
-Setting = Literal["from_scratch", "with_init"]
 
 DIRECTORY = Path(__file__).parents[1] / "prompts"
 _FIELDS = {

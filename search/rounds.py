@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from arguments import Setting
 from errors import RunError
 from reward_code.evaluator import Rejected, RewardWorkers, Verdict, extract
 from search.builtin import ProgramSearch
-from search.prompting import Prompts, Setting
+from search.prompting import Prompts
 from search.protocol import BudgetSpent, LanguageModel, Message, Parent, Recorded, Reply, Request, ServiceAway, Usage
 from task_specs import Task
 

@@ -1,12 +1,16 @@
 """The command line: the published interface verbatim, ranges, contradictions, and help that tells the truth."""
 
-import itertools
 import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
 
-import arguments
-from arguments import GROUPS, IGNORED, default_name, parse_args
+from arguments import HYPHENATED, IGNORED, Arguments, default_name, parse_args
+from runs.flags import flags_of
 
 FROM_SCRATCH = """
     --env-name='window-close-v2' --buffer_transfer=0 --scale_type=2 --Inter_Loop_freq=1000000 --ucb_type='max'
@@ -29,7 +33,7 @@ def test_published_commands_mean_what_they_say():
     )
     assert (args.buffer_transfer, args.scale_type, args.windows_length, args.elite_num) == (0, 2, 500, 3)
     assert (args.eval_episodes, args.LLM_freq) == (20, 200_000)
-    assert args.ignored_flags == ["--Inter_Loop_freq", "--ucb_type", "--RL_ucb", "--c", "--EA_tau", "--damp"]
+    assert args.ignored_flags == ("--Inter_Loop_freq", "--ucb_type", "--RL_ucb", "--c", "--EA_tau", "--damp")
     args = parse(WITH_INIT, "with_init")
     assert (args.env_name, args.windows_length, args.pop_size) == ("coffee-pull-v2", 20, 5)
 
@@ -69,27 +73,27 @@ def test_numbers_of_integer_flags_are_integers():
     ("words", "said"),
     [
         ("--seeed 1", "--seeed; did you mean --seed"),
-        ("-dampp 1", "-dampp; did you mean --damp"),
+        ("-dampp 1", "there is no flag -dampp"),
         ("--LLM_frequency=5", "did you mean --LLM_freq"),
         ("--windows_len 5", "did you mean --windows_length"),
         ("--seed", "--seed: expected one argument"),
         ("--env-name --seed 1", "--env-name: expected one argument"),
         ("window-close-v2", "'window-close-v2' belongs to no flag"),
-        ("--seed=-1", "'-1' is no whole number of at least 0"),
-        ("--seed 1.5", "'1.5' is no whole number"),
-        ("--seed inf", "'inf' is no whole number"),
-        ("--total-timesteps many", "'many' is no whole number of at least 1"),
+        ("--seed=-1", "'-1' is not a whole number of at least 0"),
+        ("--seed 1.5", "'1.5' is not a whole number"),
+        ("--seed inf", "'inf' is not a whole number"),
+        ("--total-timesteps many", "'many' is not a whole number of at least 1"),
         ("--pop_size 65", "from 1 to 64"),
-        ("--gamma nan", "'nan' is no number from 0 to 1"),
+        ("--gamma nan", "'nan' is not a number from 0 to 1"),
         ("--gamma 1.01", "from 0 to 1"),
         ("--tau 0", "above 0 and up to 1"),
         ("--q-lr 0", "above 0"),
         ("--log-std-max inf", "that is finite"),
         ("--scale_type 3", "choose from 0, 1, 2"),
         ("--fitness succes", "success"),
-        ("--env-name=", "it is empty"),
-        ("--exp_name a/b", "'a/b' is no plain name"),
-        ("--exp_name ..", "no plain name"),
+        ("--env-name=", "it must not be empty"),
+        ("--exp_name a/b", "'a/b' is not a plain name"),
+        ("--exp_name ..", "not a plain name"),
         ("--pop_size 3", "--elite_num 3 leaves nothing to replace in --pop_size 3; give --elite_num 2 or less"),
         ("--pop_size 1", "give --elite_num 1"),
         ("--total-timesteps 10000", "lower the second"),
@@ -117,39 +121,73 @@ def test_the_smallest_population_and_buffer_are_taken():
         parse("--buffer-size 750", "with_init")
 
 
-def test_help_shows_every_flag_with_its_true_default(capsys):
+def test_help_shows_every_flag_with_its_true_default_and_unit(capsys):
     with pytest.raises(SystemExit) as end:
         parse("-h", "with_init")
     assert end.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     defaults = vars(parse("", "with_init"))
-    for group, flags in GROUPS.items():
-        assert f"{group}:" in text
-        for flag in flags:
-            assert f" {flag.name} " in text
-            shown = text.split(f"{flag.help} (default: ")[1].split(")")[0]
-            if flag.name == "--cuda":
-                continue
-            default = defaults[flag.name.lstrip("-").replace("-", "_")]
-            if isinstance(default, (str, type(None), bool)):
-                assert shown == {None: "none", False: "off"}.get(default, default)
-            else:
-                assert float(shown) == default
-    for flag in IGNORED:
-        assert f" {flag} " in text.split("without effect:")[1]
+    for name, (_, flag) in flags_of(Arguments).items():
+        assert f"{flag.heading}:" in text
+        assert f" --{name.replace('_', '-') if name.replace('_', '-') in HYPHENATED else name} " in text
+        unit, _, default = text.split(f"{flag.help} (")[1].split(")")[0].rpartition("default: ")
+        assert unit.rstrip("; ") == flag.unit
+        if isinstance(defaults[name], (str, type(None), bool)):
+            assert default == {None: "none", False: "off"}.get(defaults[name], defaults[name])
+        else:
+            assert float(default) == defaults[name]
+    for name in IGNORED:
+        assert f" {name} " in text.split("without effect:")[1]
 
 
 def test_defaults_pass_the_checks_that_values_pass():
-    for flag in itertools.chain(*GROUPS.values()):
-        if callable(flag.values) and flag.default is not None:
-            assert flag.values(str(flag.default)) == flag.default
-        elif flag.values is not None and not callable(flag.values):
-            assert flag.default in flag.values
+    for row, flag in flags_of(Arguments).values():
+        if flag.values and row.default is not None:
+            assert flag.values(str(row.default)) == row.default
+        elif get_origin(row.type) is Literal:
+            assert row.default in get_args(row.type)
+        else:
+            assert row.default is (False if row.type is bool else None)
+
+
+def test_the_defaults_of_the_command_line_are_those_of_the_table():
+    assert parse("", "with_init") == Arguments("with_init")
+    assert parse("--cuda") == parse("--device cuda") == Arguments("from_scratch", device="cuda")
 
 
 def test_flags_are_distinct_in_every_spelling():
-    plain = [flag.lstrip("-").replace("_", "-") for flag in arguments.FLAGS]
+    plain = [name.lstrip("-").replace("_", "-") for name in (*flags_of(Arguments), *IGNORED, "cuda", "help", "h")]
     assert len(set(plain)) == len(plain)
+    assert set(HYPHENATED) <= set(plain)
+
+
+def test_no_suggestion_is_a_flag_without_effect(capsys):
+    for name in IGNORED:
+        with pytest.raises(SystemExit):
+            parse(f"{name}x=1")
+        said = capsys.readouterr().err
+        assert f"there is no flag {name}x" in said
+        assert not set(said.rstrip("?\n").split()[6:]) & set(IGNORED)
+
+
+def test_a_misspelt_field_is_a_type_error(tmp_path):
+    for name in ("arguments.py", "errors.py", "runs/__init__.py", "runs/flags.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(Path(__file__).parents[1] / name, tmp_path / name)
+    (tmp_path / "user.py").write_text(
+        "from arguments import Arguments\n\n\n"
+        "def read(args: Arguments) -> bool:\n    return args.fitness == 'sucess' or args.pop_sise > 1\n\n\n"
+        "Arguments('from_scratch', gama=0.9)\nArguments('from_scratch', gamma='0.9')\nArguments('with-init')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--config-file=", "--strict-equality", "--ignore-missing-imports", "user.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    for said in ("Non-overlapping equality", '"pop_sise"', '"gama"', '"gamma"', 'expected "Literal'):
+        assert said in done.stdout, done.stdout + done.stderr
 
 
 def test_run_names_say_what_ran_and_are_safe():

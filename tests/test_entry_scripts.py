@@ -208,7 +208,7 @@ def test_the_readmes_commands_are_understood(tmp_path):
     ).split()
     args = parse_args(words, "from_scratch")
     assert (args.scale_type, args.windows_length, args.LLM_freq, args.total_timesteps) == (2, 500, 200_000, 1_000_000)
-    assert args.ignored_flags == ["--Inter_Loop_freq", "--ucb_type", "--RL_ucb", "--c", "--EA_tau", "--damp"]
+    assert args.ignored_flags == ("--Inter_Loop_freq", "--ucb_type", "--RL_ucb", "--c", "--EA_tau", "--damp")
 
 
 @pytest.mark.parametrize("task", ["window-close", "window-open", "button-press", "door-close", "drawer-open"])

@@ -88,7 +88,7 @@ def test_quickstart_passes_flags_on(sandbox):
     assert flags["--model"] == "builtin"
     assert (flags["--hide_goal"], flags["--seed"]) == ("1", "13")
     args = arguments.parse_args([f"{name}={value}" for name, value in flags.items()], "from_scratch")
-    assert args.ignored_flags == []
+    assert args.ignored_flags == ()
 
 
 def test_the_gate_runs_everything_and_nothing_weaker(sandbox):
@@ -143,7 +143,7 @@ def test_a_sweep_runs_what_was_published(sandbox, tmp_path, setting, windows):
         args = arguments.parse_args([f"{name}={value}" for name, value in run["flags"].items()], setting)
         assert (args.model, args.seed, args.total_timesteps, args.eval_episodes) == ("gpt-4o-mini", 10, 1_000_000, 20)
         assert (args.LLM_freq, args.elite_num, args.scale_type, args.buffer_transfer) == (200_000, 3, 2, 0)
-        assert args.ignored_flags == ["--Inter_Loop_freq", "--ucb_type", "--RL_ucb", "--c", "--EA_tau", "--damp"]
+        assert args.ignored_flags == ("--Inter_Loop_freq", "--ucb_type", "--RL_ucb", "--c", "--EA_tau", "--damp")
         assert ("--pop_size" in run["flags"]) == (setting == "with_init")
 
 

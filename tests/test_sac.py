@@ -2,10 +2,10 @@
 
 import contextlib
 import copy
-import dataclasses
 import math
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,14 +14,16 @@ from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 import models
+from arguments import Arguments
 from errors import RunError
 from models import Stack, flat_network, parameter_count
 from population import Population
 from replay_buffer import ReplayBuffer
-from sac import Agents, Batch, SacConfig, new_agents
+from sac import Agents, Batch, new_agents
 
 OBS, ACTION, HIDDEN, BATCH = 7, 3, 16, 12
-CONFIG = SacConfig(OBS, ACTION, HIDDEN, q_lr=3e-3, p_lr=2e-3, gamma=0.9, tau=0.05, constraint_coef=0.7)
+FLAGS = Arguments("from_scratch", hidden_size=HIDDEN)
+CONFIG = replace(FLAGS, q_lr=3e-3, p_lr=2e-3, gamma=0.9, tau=0.05, constraint_coef=0.7).sac_config(OBS, ACTION)
 CPU = torch.device("cpu")
 
 torch.set_num_threads(1)  # as in a run
@@ -184,7 +186,7 @@ def test_a_population_update_equals_separate_plain_updates(inherited, stacked, p
 
 def test_a_terminal_state_is_not_bootstrapped_and_a_time_limit_is():
     # With gamma 1 and a reward of one, a critic learns 1 where the state is terminal, and more where it is not.
-    config = SacConfig(OBS, ACTION, 32, q_lr=1e-2, gamma=1.0, tau=1.0)
+    config = replace(FLAGS, hidden_size=32, q_lr=1e-2, gamma=1.0, tau=1.0).sac_config(OBS, ACTION)
     population = new_population(1, 3, config)
     generator = torch.Generator().manual_seed(4)
     batch = random_batch(1, generator)
@@ -199,7 +201,7 @@ def test_a_terminal_state_is_not_bootstrapped_and_a_time_limit_is():
 
 
 def test_the_squashed_density_integrates_to_one():
-    agents = new_agents(SacConfig(OBS, 1, HIDDEN), 1, CPU)
+    agents = new_agents(FLAGS.sac_config(OBS, 1), 1, CPU)
     agents.initialize(torch.Generator().manual_seed(5))
     heads, _ = agents.actors.forward(torch.randn(1, 1, OBS).expand(1, 4001, OBS))
     mean, log_std = heads.chunk(2, -1)
@@ -357,7 +359,7 @@ def test_the_gradient_of_a_stack_is_that_of_its_networks(sizes):
 
 @pytest.mark.parametrize("interval", [1, 3])
 def test_however_many_learners_share_the_work_the_population_is_the_same(interval):
-    config = dataclasses.replace(CONFIG, target_update_interval=interval)
+    config = replace(CONFIG, target_update_interval=interval)
     populations = [new_population(5, 15, config, learners) for learners in (1, 2, 5)]
     for population in populations:
         with contextlib.closing(population):
@@ -487,7 +489,7 @@ def test_an_update_is_recorded_once_and_again_when_its_kernels_are_others(monkey
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 @pytest.mark.parametrize("interval", [1, 3])
 def test_a_recorded_update_learns_what_the_update_does(interval):
-    config = dataclasses.replace(CONFIG, target_update_interval=interval)
+    config = replace(CONFIG, target_update_interval=interval)
     buffer = filled_buffer(3, 1_000, torch.device("cuda"))
     recorded, plain = (Population(config, buffer, seed=19) for _ in range(2))
     numbers = np.random.default_rng(20)

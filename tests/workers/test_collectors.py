@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch.nn import functional
 
+from arguments import Arguments
 from population import Population
 from replay_buffer import ReplayBuffer
-from sac import SacConfig
 from task_specs import get_task
 from workers.collectors import UNIFORM, Collectors, Order, PolicyShape
 
 TASK = get_task("window-close")
-CONFIG = SacConfig(TASK.obs_size, TASK.action_size, 32)
+CONFIG = Arguments("from_scratch", hidden_size=32).sac_config(TASK.obs_size, TASK.action_size)
 
 
 @pytest.fixture(scope="module")
