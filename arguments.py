@@ -9,13 +9,52 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from runs.flags import FlagParser, directory_name, flag, name, path, real, whole
+from runs.flags import FlagParser, directory_name, flag, name, path, real, whole, wrapped
 
 if TYPE_CHECKING:
     from sac import SacConfig
 
 Setting = Literal["from_scratch", "with_init"]
 Switch = Literal[0, 1]
+
+PRESETS = {  # the flags that a preset stands for
+    # The repository of Li et al. 2025, at commit a84ca91: the commands of its README and, where they say nothing, what
+    # its code does. `_preset` adds what depends on setting and task.
+    "published": (
+        "--hide_goal=1 --bootstrap_timeouts=0 --initial_temperature=1 --fitness=return --pop_size=5 --elite_num=3 "
+        "--scale_type=2 --buffer_transfer=0 --constraint_coef=1 --total-timesteps=1000000 --LLM_freq=200000 "
+        "--eval-episodes=20 --action-repeat=1"
+    ),
+    # Ma et al., "Eureka", 2023 (arXiv:2310.12931): every round writes all reward functions anew from the best one's
+    # feedback, and each trains from nothing on what its own policy collects.
+    "eureka": (
+        "--restart=1 --elite_num=0 --inherit=0 --shared_buffer=0 --scale_type=0 --selection=all --explore_episode=0"
+    ),
+}
+
+WINDOWS: dict[Setting, dict[str, int]] = {  # the published --windows_length, from the same repository's run.sh
+    "from_scratch": {
+        "window-close": 500,
+        "window-open": 200,
+        "button-press": 50,
+        "door-close": 100,
+        "drawer-open": 200,
+    },
+    "with_init": {
+        "coffee-pull": 20,
+        "coffee-push": 20,
+        "hand-insert": 50,
+        "basketball": 50,
+        "dial-turn": 50,
+        "soccer": 100,
+        "push-back": 100,
+        "pick-out-of-hole": 200,
+        "hammer": 500,
+        "peg-unplug-side": 500,
+        "peg-insert-side": 500,
+        "button-press-topdown": 500,
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -32,9 +71,14 @@ class Arguments:
     task_file: str | None = flag(None, "a Python file with task specs of your own", path)
     episode_length: int = flag(150, "length of an episode", whole(1), unit="env steps")
     action_repeat: int = flag(
-        1, "how long an action lasts; the rewards on the way are summed", whole(1), unit="env steps"
+        1, "how long a decision lasts, one action repeated; the rewards are summed", whole(1), unit="env steps"
     )
     hide_goal: Switch = flag(0, "1: the observation holds zeros in place of the goal, as published")
+    preset: Literal["none", "published", "eureka"] = flag(
+        "none",
+        "the flags listed below, which any flag behind it overrides; published: what the published code does; eureka: "
+        "Ma et al. 2023, reward functions that train from nothing in each search round",
+    )
 
     total_timesteps: int = flag(
         1_000_000,
@@ -73,7 +117,7 @@ class Arguments:
     pop_size: int = flag(
         5, "reward functions, each with an agent", whole(1, 64), heading="population and reward search"
     )
-    elite_num: int = flag(3, "best agents that keep their reward function in a search round", whole(1), unit="agents")
+    elite_num: int = flag(3, "best agents that keep their reward function in a search round", whole(0), unit="agents")
     LLM_freq: int = flag(200_000, "from one search round to the next", whole(1), unit="env steps")
     fitness: Literal["success", "return"] = flag(
         "success",
@@ -85,6 +129,9 @@ class Arguments:
     )
     buffer_transfer: Switch = flag(0, "0: relabel the buffer with a new function, 1: copy the best column")
     inherit: Switch = flag(1, "1: agents that are not elite take over the best agent's networks")
+    restart: Switch = flag(
+        0, "1: each search round begins anew: new networks for all agents, an empty buffer, and the initial exploration"
+    )
     constraint_coef: float = flag(
         1.0, "weight of the squared distance to the inherited networks; 0: no constraint", real(0)
     )
@@ -106,15 +153,15 @@ class Arguments:
         0, "1: one more episode in each iteration, of a policy that is never trained, as published from scratch"
     )
     shared_buffer: Switch = flag(1, "0: each agent learns only from what it collected")
-    buffer_size: int = flag(
-        1_000_000, "what the replay buffer holds; decisions, not env steps", whole(1), unit="transitions"
-    )
+    buffer_size: int = flag(1_000_000, "what the replay buffer holds", whole(1), unit="transitions, one per decision")
 
     hidden_size: int = flag(256, "width of each of the three hidden layers", whole(1), unit="units", heading="SAC")
     q_lr: float = flag(3e-4, "learning rate of the critics", real(0, above=True))
     p_lr: float = flag(3e-4, "learning rate of the actor and the temperature", real(0, above=True))
-    batch_size: int = flag(128, "what an agent draws for one update", whole(1), unit="transitions")
-    update_cycles: int = flag(1, "updates of each agent", whole(1), unit="per decision")
+    batch_size: int = flag(128, "what an agent draws for one update", whole(1), unit="transitions, one per decision")
+    update_cycles: float = flag(
+        1.0, "updates of each agent; 0.5: one for every second decision", real(0, above=True), unit="per decision"
+    )
     reward_scale: float = flag(1.0, "factor on every reward drawn from the buffer", real(0, above=True))
     gamma: float = flag(0.99, "discount", real(0, 1), unit="per decision")
     tau: float = flag(5e-3, "share of the critics in their targets at each target update", real(0, 1, above=True))
@@ -211,28 +258,73 @@ def parse_args(argv: Sequence[str] | None, setting: Setting) -> Arguments:
 
     A mistake prints one line and exits with 2.
     """
-    parser = FlagParser(Arguments, f"lares_{setting}.py", DESCRIPTIONS[setting], HYPHENATED, IGNORED)
-    args = Arguments(setting, **parser.values(parser.spell(sys.argv[1:] if argv is None else argv)))
+    parser = FlagParser(
+        Arguments, f"lares_{setting}.py", DESCRIPTIONS[setting], _describe_presets(setting), HYPHENATED, IGNORED
+    )
+    words = parser.spell(sys.argv[1:] if argv is None else argv)
+    task = parser.values(words)["env_name"]
+    presets = {f"--preset={name}": _preset(name, setting, task) for name in PRESETS}
+    # A preset's flags stand where it stands, so that flags behind it override them.
+    words = [part for word in words for part in (word, *presets.get(word, ()))]
+    args = Arguments(setting, **parser.values(words))
     for wrong, message in _contradictions(args):
         if wrong:
             parser.error(message)
     return args
 
 
-def default_name(args: Arguments, setting: Setting) -> str:
+def _preset(name: str, setting: Setting, task: str) -> list[str]:
+    """Return the flags that a preset stands for in this setting, on this task."""
+    flags = PRESETS[name].split()
+    if name == "published":
+        flags.append(f"--explore_episode={int(setting == 'from_scratch')}")
+        flags += [
+            f"--windows_length={length}"
+            for known, length in WINDOWS[setting].items()
+            if known == re.sub(r"-v[23]$", "", task)
+        ]
+    return flags
+
+
+def _describe_presets(setting: Setting) -> str:
+    """Return what the help says of the presets."""
+    lines = []
+    for preset in PRESETS:
+        lines += [f"--preset {preset}:", *wrapped(" ".join(_preset(preset, setting, "")))]
+    windows = ", ".join(f"{length} for {task}" for task, length in WINDOWS[setting].items())
+    return "\n".join([*lines, "--windows_length of --preset published:", *wrapped(windows)])
+
+
+def default_name(args: Arguments) -> str:
     """Return the run directory's name when none is given: setting, task, model and seed, safe in any file system."""
-    parts = (setting, args.env_name, args.model[-80:], f"seed{args.seed}")
+    parts = (args.setting, args.env_name, args.model[-80:], f"seed{args.seed}")
     return "_".join(re.sub(r"[^\w.-]+", "_", part, flags=re.ASCII).strip("_") for part in parts)
 
 
 def _contradictions(args: Arguments) -> list[tuple[bool, str]]:
     """Return what no flag can get wrong alone: (whether it is wrong, the line that says so)."""
-    arms = args.pop_size + (args.setting == "with_init") + args.explore_episode
+    policies = args.pop_size + (args.setting == "with_init") + args.explore_episode
+    decisions = args.episode_length // args.action_repeat
     lower = f"--elite_num {args.pop_size - 1} or less" if args.pop_size > 1 else "--elite_num 1"
+    multiple = args.action_repeat * max(decisions, 1)
     return [
         (
             args.elite_num >= args.pop_size and not args.elite_num == args.pop_size == 1,
             f"--elite_num {args.elite_num} leaves nothing to replace in --pop_size {args.pop_size}; give {lower}",
+        ),
+        (
+            args.elite_num == 0 and not args.restart,
+            "--elite_num 0 leaves nothing to scale new rewards to; give --elite_num 1 or more, or --restart 1",
+        ),
+        (
+            args.episode_length % args.action_repeat > 0,
+            f"--episode-length {args.episode_length} is not a multiple of --action-repeat {args.action_repeat}; "
+            f"give --episode-length {multiple}",
+        ),
+        (
+            args.init_exploration_steps < args.action_repeat,
+            f"--init-exploration-steps {args.init_exploration_steps} is less than one action of --action-repeat "
+            f"{args.action_repeat}; raise the first or lower the second",
         ),
         (
             args.total_timesteps <= args.init_exploration_steps,
@@ -241,16 +333,29 @@ def _contradictions(args: Arguments) -> list[tuple[bool, str]]:
         ),
         (
             args.LLM_freq < args.episode_length,
-            f"--LLM_freq {args.LLM_freq} is less than one episode; give --episode-length {args.episode_length} or more",
+            f"--LLM_freq {args.LLM_freq} is less than one episode; give --LLM_freq {args.episode_length} or more",
+        ),
+        (
+            bool(args.restart) and args.LLM_freq <= args.init_exploration_steps,
+            f"--LLM_freq {args.LLM_freq} leaves nothing to learn after --init-exploration-steps "
+            f"{args.init_exploration_steps}, which --restart 1 repeats in each search round; raise the first",
+        ),
+        (
+            bool(args.restart and args.inherit),
+            "--restart 1 leaves no networks to take over; give --inherit 0 with it",
+        ),
+        (
+            bool(args.restart and args.scale_type),
+            f"--restart 1 leaves no stored rewards for --scale_type {args.scale_type}; give --scale_type 0 with it",
         ),
         (
             args.buffer_size < args.batch_size,
             f"--buffer-size {args.buffer_size} is less than --batch-size {args.batch_size}; raise the first",
         ),
         (
-            args.buffer_size < arms * args.episode_length,
-            f"--buffer-size {args.buffer_size} is less than the {arms * args.episode_length} env steps that one "
-            f"iteration can collect; raise it",
+            args.buffer_size < policies * decisions,
+            f"--buffer-size {args.buffer_size} is less than the {policies * decisions} transitions that one iteration "
+            f"can collect; raise it",
         ),
         (
             args.log_std_min >= args.log_std_max,

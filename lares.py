@@ -136,7 +136,7 @@ class LaRes:
         self.losses: dict[str, np.ndarray] = {}
         self.lost: dict[int, str] = {}  # agents whose learner ended in the midst of an update, and how
         self.env_steps = self.iteration = self.round = self.evaluations = 0
-        self.updates_due = 0
+        self.updates_due = 0.0
         self.last_search = self.last_evaluation = 0
 
     def seed(self, *use: int) -> int:
@@ -236,8 +236,9 @@ class LaRes:
 
     def learn(self) -> None:
         """SAC updates of every agent, each on its own reward column, for all transitions that are new."""
-        self.lost = self.population.learn(self.args.batch_size, self.updates_due, self.interruption.requested)
-        self.updates_due = 0
+        due = int(self.updates_due)
+        self.lost = self.population.learn(self.args.batch_size, due, self.interruption.requested)
+        self.updates_due -= due
 
     def watch(self) -> None:
         """See how learning went: read the losses, and take out who has diverged or been lost."""

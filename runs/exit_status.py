@@ -64,7 +64,7 @@ def _run(args: Arguments, setting: Setting) -> int:
         max_calls=args.max_llm_calls,
         max_tokens=args.max_llm_tokens,
     )
-    log = RunLog(args.log_dir, args.exp_name or default_name(args, setting), vars(args))
+    log = RunLog(args.log_dir, args.exp_name or default_name(args), vars(args))
     try:
         with Interruption() as interruption:
             log.say(f"{setting} on {task.name} with {args.model}, seed {args.seed}; everything goes to {log.directory}")

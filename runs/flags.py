@@ -8,6 +8,7 @@ meant.
 import argparse
 import math
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from types import MappingProxyType
@@ -15,6 +16,7 @@ from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
 
 from errors import nearest
 
+HELP_WIDTH = 112
 T = TypeVar("T")
 Converter = Callable[[str], Any]
 
@@ -135,30 +137,41 @@ class FlagParser(argparse.ArgumentParser):
         table: the dataclass whose fields are flags.
         prog: the program's name in messages.
         description: what the program does.
+        epilog: what the help says below the flags, shown as it is.
         hyphenated: the flags shown with hyphens; the others are shown with underscores.
         ignored: flags that are accepted without effect, with what to use instead.
     """
 
     def __init__(
-        self, table: type, prog: str, description: str, hyphenated: Sequence[str], ignored: Mapping[str, str]
+        self,
+        table: type,
+        prog: str,
+        description: str,
+        epilog: str,
+        hyphenated: Sequence[str],
+        ignored: Mapping[str, str],
     ) -> None:
         super().__init__(
             prog=prog,
             usage="%(prog)s [--flag value ...]",
             description=description,
-            formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=112),
+            epilog=epilog,
+            formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
+                prog, max_help_position=32, width=HELP_WIDTH
+            ),
             allow_abbrev=False,
         )
         shown = {_plain(word): f"--{word}" for word in hyphenated}
         group: Any = self
-        self.effective = ["--help"]
+        self._ignored = ignored
+        self._takes_value = dict.fromkeys(ignored, False)  # by flag as the help shows it; ignored ones need none
         for row, meaning in flags_of(table).values():
             group = self.add_argument_group(meaning.heading) if meaning.heading else group
             spelling = shown.get(_plain(row.name), f"--{row.name}")
-            self.effective.append(spelling)
+            self._takes_value[spelling] = row.type is not bool
             group.add_argument(spelling, dest=row.name, **_value(row, meaning), help=_help(row, meaning))
             for word, value in meaning.shorthands.items():
-                self.effective.append(word)
+                self._takes_value[word] = False
                 constant = {"action": "store_const", "const": value, "default": argparse.SUPPRESS}
                 group.add_argument(word, dest=row.name, **constant, help=f"the same as {spelling} {value}")
         group = self.add_argument_group("accepted for compatibility, without effect")
@@ -167,16 +180,23 @@ class FlagParser(argparse.ArgumentParser):
         self.set_defaults(ignored_flags=())
 
     def spell(self, words: Sequence[str]) -> list[str]:
-        """Return the words with every flag as the help shows it; a flag that does not exist ends the program."""
-        known = {_plain(option): option for option in self._option_string_actions if option != "-h"} | {"h": "--help"}
-        spelled = []
+        """Return the words with every flag as the help shows it, and joined by ``=`` to its value if it needs one.
+
+        A flag that does not exist ends the program.
+        """
+        known = {_plain(flag): flag for flag in ("-h", "--help", *self._takes_value)}
+        spelled: list[str] = []
         for word in words:
             flag, equals, value = word.partition("=")
             if flag.startswith("-") and math.isnan(_number(word)):
                 if _plain(flag) not in known:
-                    self.error(f"there is no flag {flag}{nearest(flag, self.effective)}")
-                word = known[_plain(flag)] + equals + value
-            spelled.append(word)
+                    suggested = [flag for flag in ("--help", *self._takes_value) if flag not in self._ignored]
+                    self.error(f"there is no flag {flag}{nearest(flag, suggested)}")
+                spelled.append(known[_plain(flag)] + equals + value)
+            elif spelled and self._takes_value.get(spelled[-1]):
+                spelled[-1] += f"={word}"
+            else:
+                spelled.append(word)
         return spelled
 
     def values(self, words: Sequence[str]) -> dict[str, Any]:
@@ -189,6 +209,13 @@ class FlagParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the message as one line and exit with 2."""
         self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def wrapped(text: str) -> list[str]:
+    """Return the text as indented lines no longer than the help's, for an epilog."""
+    return textwrap.wrap(
+        text, HELP_WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
+    )
 
 
 class _Ignore(argparse.Action):

@@ -1,15 +1,17 @@
 """The command line: the published interface verbatim, ranges, contradictions, and help that tells the truth."""
 
+import re
 import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import pytest
 
-from arguments import HYPHENATED, IGNORED, Arguments, default_name, parse_args
+from arguments import HYPHENATED, IGNORED, PRESETS, Arguments, default_name, parse_args
 from runs.flags import flags_of
 
 FROM_SCRATCH = """
@@ -63,6 +65,11 @@ def test_spellings_of_a_flag_are_one_flag(words):
     assert parse(words).LLM_freq == 20_000
 
 
+@pytest.mark.parametrize("number", ["-2e1", "-20", "-.2e2"])
+def test_a_negative_number_is_a_value(number):
+    assert parse(f"--log-std-min {number}").log_std_min == parse(f"--log-std-min={number}").log_std_min == -20
+
+
 def test_numbers_of_integer_flags_are_integers():
     args = parse("--seed 2e3 --buffer-size=1e6 --hidden-size 9007199254740993")
     assert [type(value) for value in (args.seed, args.buffer_size)] == [int, int]
@@ -97,9 +104,18 @@ def test_numbers_of_integer_flags_are_integers():
         ("--pop_size 3", "--elite_num 3 leaves nothing to replace in --pop_size 3; give --elite_num 2 or less"),
         ("--pop_size 1", "give --elite_num 1"),
         ("--total-timesteps 10000", "lower the second"),
-        ("--LLM_freq 149", "less than one episode; give --episode-length 150 or more"),
+        ("--elite_num 0", "give --elite_num 1 or more, or --restart 1"),
+        ("--LLM_freq 149", "less than one episode; give --LLM_freq 150 or more"),
+        ("--action-repeat 4", "--episode-length 150 is not a multiple of --action-repeat 4; give --episode-length 148"),
+        ("--action-repeat 151", "give --episode-length 151"),
+        ("--init-exploration-steps 1 --action-repeat 2", "less than one action of --action-repeat 2; raise the first"),
+        ("--restart 1", "--restart 1 leaves no networks to take over; give --inherit 0"),
+        ("--restart 1 --inherit 0", "no stored rewards for --scale_type 2; give --scale_type 0"),
+        ("--preset eureka --LLM_freq 10000", "which --restart 1 repeats in each search round"),
+        ("--preset", "--preset: expected one argument"),
+        ("--preset paper", "'paper' (choose from 'none', 'published', 'eureka')"),
         ("--buffer-size 1000 --batch-size 1001", "less than --batch-size 1001"),
-        ("--buffer-size 700", "less than the 750 env steps"),
+        ("--buffer-size 700", "less than the 750 transitions that one iteration can collect"),
         ("--log-std-min 2", "must be below --log-std-max 2"),
     ],
 )
@@ -117,8 +133,61 @@ def test_a_mistake_gets_one_line_and_exit_2(words, said, capsys):
 def test_the_smallest_population_and_buffer_are_taken():
     assert parse("--pop_size 1 --elite_num 1", "with_init").pop_size == 1
     assert parse("--buffer-size 750").buffer_size == 750
+    assert parse("--buffer-size 375 --action-repeat 2").buffer_size == 375
     with pytest.raises(SystemExit):  # the human agent may collect an episode more
         parse("--buffer-size 750", "with_init")
+
+
+def test_a_preset_sets_what_its_help_says_and_flags_behind_it_win(capsys):
+    with pytest.raises(SystemExit):
+        parse("--help")
+    text = capsys.readouterr().out
+    for name in PRESETS:
+        [listed] = re.findall(rf"^--preset {name}:\n((?:  .*\n)+)", text, re.MULTILINE)
+        assert replace(parse(f"--env-name push {listed}"), preset=name) == parse(f"--preset {name} --env-name push")
+    published = parse("--hide_goal 0 --preset=published --pop_size 7 --env-name door-close-v2")
+    assert (published.hide_goal, published.pop_size, published.windows_length) == (1, 7, 100)
+    assert parse("--preset published --windows_length 3").windows_length == 3
+    assert parse("--preset published --preset eureka --seed 5").shared_buffer == 0
+
+
+@pytest.mark.parametrize(("words", "setting"), [(FROM_SCRATCH, "from_scratch"), (WITH_INIT, "with_init")])
+def test_the_published_preset_is_the_published_command_and_what_its_code_does(words, setting):
+    given = parse(words, setting)
+    preset = parse(f"--preset published --seed 1 --env-name {given.env_name}", setting)
+    in_code = {
+        "hide_goal": 1, "bootstrap_timeouts": 0, "initial_temperature": 1.0, "fitness": "return",
+        "explore_episode": int(setting == "from_scratch"),
+    }  # fmt: skip
+    assert replace(given, ignored_flags=(), preset="published", **in_code) == preset
+
+
+def test_eureka_trains_every_reward_function_from_nothing():
+    args = parse("--preset eureka", "with_init")
+    assert (args.restart, args.elite_num, args.inherit, args.shared_buffer, args.scale_type) == (1, 0, 0, 0, 0)
+    assert (args.selection, args.total_timesteps) == ("all", parse("").total_timesteps)
+
+
+def test_every_unit_is_known():
+    counted = {}
+    for name, (_, flag) in flags_of(Arguments).items():
+        if flag.unit:
+            counted.setdefault(flag.unit, set()).add(name)
+    env_steps = {"episode_length", "action_repeat", "total_timesteps", "init_exploration_steps", "display_interval"}
+    assert counted == {
+        "env steps": {*env_steps, "LLM_freq"},
+        "per decision": {"gamma", "update_cycles"},
+        "transitions, one per decision": {"buffer_size", "batch_size"},
+        "updates": {"target_update_interval"},
+        "episodes": {"eval_episodes", "final_episodes", "windows_length"},
+        "agents": {"elite_num"},
+        "units": {"hidden_size"},
+        "requests": {"llm_attempts", "max_llm_calls"},
+        "tokens": {"max_llm_tokens"},
+        "per million tokens": {"price_in", "price_out"},
+        "seconds": {"llm_deadline"},
+        "processes": {"num_workers", "num_learners"},
+    }
 
 
 def test_help_shows_every_flag_with_its_true_default_and_unit(capsys):
@@ -191,8 +260,8 @@ def test_a_misspelt_field_is_a_type_error(tmp_path):
 
 
 def test_run_names_say_what_ran_and_are_safe():
-    name = default_name(parse("--env-name door-close --seed 4 --model 'replay:old runs/door/'"), "with_init")
+    name = default_name(parse("--env-name door-close --seed 4 --model 'replay:old runs/door/'", "with_init"))
     assert name == "with_init_door-close_replay_old_runs_door_seed4"
-    name = default_name(parse("--model manual:" + "/deep" * 100), "from_scratch")
+    name = default_name(parse("--model manual:" + "/deep" * 100))
     assert name.endswith("_seed123")
     assert len(name) < 150
