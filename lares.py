@@ -29,11 +29,12 @@ from search.protocol import LanguageModel
 from search.rounds import AgentReport, Program, RewardSearch
 from task_specs import Task
 from tasks.environment import record_probe
+from tasks.episode import UNIFORM, Episode, Order, Score
 from thompson import ThompsonSampler
-from workers.collectors import UNIFORM, Collectors, Episode, Order, PolicyShape, Score
+from workers.collectors import Collectors, PolicyShape
 
 # What a seed is for, so that no two uses of the run's seed can meet.
-PROBE, EXPLORE, COLLECT, EVALUATE, FINAL, LEARNING, ARMS = range(7)
+PROBE, EXPLORE, COLLECT, EVALUATE, FINAL, LEARNING, ARMS, NOISE = range(8)
 
 # Why an agent is out of the game until the next search round.
 BROKEN = "its networks are broken"
@@ -173,7 +174,8 @@ class LaRes:
         orders: list[Order] = []
         left = self.args.init_exploration_steps // self.args.action_repeat
         while left > 0:
-            orders.append(Order(UNIFORM, self.seed(EXPLORE, len(orders)), min(left, self.decisions)))
+            seed, noise = self.seed(EXPLORE, len(orders)), self.seed(NOISE, EXPLORE, len(orders))
+            orders.append(Order(UNIFORM, seed, min(left, self.decisions), noise))
             left -= self.decisions
         began = time.monotonic()
         self.store(self.collectors.run(orders), [EXPLORATION] * len(orders))
@@ -186,7 +188,15 @@ class LaRes:
         self.iteration += 1
         arms = self.choose_arms()
         self.collectors.set_policies(self.population.policies())
-        orders = [Order(arm, self.seed(COLLECT, self.iteration, arm), self.decisions) for arm in arms]
+        orders = [
+            Order(
+                arm,
+                self.seed(COLLECT, self.iteration, arm),
+                self.decisions,
+                self.seed(NOISE, COLLECT, self.iteration, arm),
+            )
+            for arm in arms
+        ]
         learning = self.background.submit(self.learn) if self.args.overlap else None
         episodes = self.collectors.run(orders)
         if learning:
@@ -324,7 +334,7 @@ class LaRes:
         seeds = [self.seed(EVALUATE, self.evaluations, number) for number in range(self.args.eval_episodes)]
         policies = self.population.policies()
         self.collectors.set_policies(policies)
-        orders = [Order(agent, seed, self.decisions, deterministic=True) for agent in sound for seed in seeds]
+        orders = [Order(agent, seed, self.decisions) for agent in sound for seed in seeds]
         episodes = self.collectors.run(orders)
         scores = {agent: Score(episodes[i * len(seeds) : (i + 1) * len(seeds)]) for i, agent in enumerate(sound)}
         best = self.rank(scores)[0]
@@ -444,7 +454,7 @@ class LaRes:
             assert self.champion is not None
             self.collectors.set_policies(self.champion.weights[None])
             seeds = [self.seed(FINAL, number) for number in range(self.args.final_episodes)]
-            score = Score(self.collectors.run([Order(0, seed, self.decisions, deterministic=True) for seed in seeds]))
+            score = Score(self.collectors.run([Order(0, seed, self.decisions) for seed in seeds]))
             from scipy import stats  # needed once, here, and slow to load
 
             solved = round(score.success_rate * len(seeds))

@@ -52,7 +52,8 @@ def human(task_name: str, seed: int, env_steps: int, temperature: float) -> Iter
     from population import Population
     from replay_buffer import ReplayBuffer
     from task_specs import get_task
-    from workers.collectors import UNIFORM, Collectors, Order, PolicyShape
+    from tasks.episode import UNIFORM, Order
+    from workers.collectors import Collectors, PolicyShape
 
     torch.set_num_threads(1)
     task, device = get_task(task_name), torch.device("cpu")
@@ -63,7 +64,9 @@ def human(task_name: str, seed: int, env_steps: int, temperature: float) -> Iter
     decisions = evaluated = 0
     while decisions * ACTION_REPEAT < env_steps:
         policy = UNIFORM if decisions < RANDOM_DECISIONS else 0
-        [episode] = collectors.run([Order(policy, seed * 1_000_003 + decisions, DECISIONS)])
+        [episode] = collectors.run(
+            [Order(policy, seed * 1_000_003 + decisions, DECISIONS, noise_seed=seed * 1_000_033 + decisions)]
+        )
         for start, stop in buffer.add(episode.transitions, 0, bool(episode.success.any())):
             buffer.set_rewards(0, start, stop, buffer.columns["env_reward"][start:stop])
         decisions += DECISIONS
@@ -74,7 +77,7 @@ def human(task_name: str, seed: int, env_steps: int, temperature: float) -> Iter
         if decisions * ACTION_REPEAT >= evaluated + EVALUATE_EVERY:
             evaluated = decisions * ACTION_REPEAT
             seeds = range(2**31 + evaluated, 2**31 + evaluated + EVALUATION_EPISODES)
-            episodes = collectors.run([Order(0, number, DECISIONS, deterministic=True) for number in seeds])
+            episodes = collectors.run([Order(0, number, DECISIONS) for number in seeds])
             yield _row(evaluated, [episode.success for episode in episodes], [e.env_return for e in episodes])
     collectors.close()
 
@@ -138,7 +141,7 @@ def sb3(task_name: str, seed: int, env_steps: int, temperature: float) -> Iterat
             obs, _ = environment.reset()
             infos = []
             for _ in range(DECISIONS):
-                obs, _, _, _, info = environment.step(model.predict(obs, deterministic=True)[0])
+                obs, _, _, _, info = environment.step(model.predict(obs)[0])
                 infos.append(info)
             successes.append(np.array([info["success"] for info in infos]))
             returns.append(sum(info["env_reward"] for info in infos))

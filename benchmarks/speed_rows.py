@@ -33,8 +33,9 @@ from search.builtin import ProgramSearch
 from search.connect import connect
 from task_specs import TASKS, get_task
 from tasks.environment import TaskEnvironment, record_probe
+from tasks.episode import Order
 from thompson import ThompsonSampler
-from workers.collectors import Collectors, Order, PolicyShape
+from workers.collectors import Collectors, PolicyShape
 from workers.machine import cores
 from workers.shared_table import SharedTable
 
@@ -367,13 +368,13 @@ def _seconds_an_env_step(collectors: Collectors, rounds: list[list[Order]]) -> f
 
 
 def collection() -> Sides:
-    rounds = [[Order(arm, 10 * i + arm, 150) for arm in arms] for i, arms in enumerate(drawn_arms())]
+    rounds = [[Order(arm, 10 * i + arm, 150, noise_seed=i) for arm in arms] for i, arms in enumerate(drawn_arms())]
     many, one = _collectors(cores()), _collectors(1)
     return lambda: _seconds_an_env_step(many, rounds), lambda: _seconds_an_env_step(one, rounds)
 
 
 def evaluation() -> Sides:
-    orders = [[Order(arm, seed, 150, deterministic=True) for arm in range(AGENTS) for seed in range(10)]]
+    orders = [[Order(arm, seed, 150) for arm in range(AGENTS) for seed in range(10)]]
     many, one = _collectors(cores()), _collectors(1)
     return lambda: _seconds_an_env_step(many, orders), lambda: _seconds_an_env_step(one, orders)
 

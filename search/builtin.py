@@ -19,6 +19,7 @@ import numpy as np
 from errors import UsageError
 from search.protocol import Parent, Reply, Request, Usage
 from task_specs import Task
+from tasks.success import success_measure
 
 Genome = dict[str, "Gene"]
 
@@ -290,43 +291,6 @@ def _as_helper(source: str) -> tuple[str, str]:
 def _function(tree: ast.Module) -> ast.FunctionDef | None:
     found = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "compute_reward")
     return next(found, None)
-
-
-def success_measure(expression: str) -> str | None:
-    """How far a state is from success, as code: zero exactly when, or shortly after, `expression` holds.
-
-    ``norm(obj - target) <= 0.05`` gives the norm itself, which goes on falling inside the threshold; other comparisons
-    give what is missing; ``and`` adds, ``or`` takes the least. None for what compares no numbers.
-    """
-    try:
-        return _missing(ast.parse(expression.strip(), mode="eval").body)
-    except SyntaxError:
-        return None
-
-
-def _missing(node: ast.expr) -> str | None:
-    if isinstance(node, ast.BoolOp):
-        found = [_missing(value) for value in node.values]
-        known = [part for part in found if part is not None]
-        if len(known) < len(found):
-            return None
-        return " + ".join(known) if isinstance(node.op, ast.And) else f"min({', '.join(known)})"
-    if isinstance(node, ast.Call) and ast.unparse(node.func) in {"float", "bool"} and len(node.args) == 1:
-        return _missing(node.args[0])
-    if not isinstance(node, ast.Compare):
-        return None
-    parts, left = [], node.left
-    for operator, right in zip(node.ops, node.comparators, strict=True):
-        small, large = (left, right) if isinstance(operator, (ast.Lt, ast.LtE)) else (right, left)
-        if not isinstance(operator, (ast.Lt, ast.LtE, ast.Gt, ast.GtE)):
-            return None
-        is_distance = isinstance(small, ast.Call) and ast.unparse(small.func) in {"abs", "np.abs", "np.linalg.norm"}
-        if is_distance and _names(ast.unparse(large)) <= {"np", "math"}:
-            parts.append(ast.unparse(small))
-        else:
-            parts.append(f"max(0.0, {ast.unparse(ast.BinOp(small, ast.Sub(), large))})")
-        left = right
-    return " + ".join(parts)
 
 
 def _between(one: str | None, other: str | None) -> str | None:

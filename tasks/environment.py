@@ -1,13 +1,15 @@
 """One environment of a task: what it shows of itself after a step, and the expert that can solve it."""
 
-import ast
+import contextlib
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from errors import UsageError
+from tasks.success import compared_quantities, success_measure
 from tasks.task import Task, compile_expression, is_metaworld, make_environment, settle, show_goal
 
 Columns = dict[str, np.ndarray]
@@ -17,13 +19,30 @@ PROBE_EXPERT_STEPS = 500
 PROBE_STEPS_AFTER_SUCCESS = 20
 
 
+LARGEST = 1e10
+"""What is larger, in an observation or a variable, comes from a simulation that has become unstable.
+
+Source: MuJoCo's own limit of positions, velocities and accelerations, `mjMAXVAL`.
+"""
+
+
+class EnvironmentFailed(Exception):
+    """An environment raised something, or gave values that no sound simulation gives; the episode is lost."""
+
+
 class Step(NamedTuple):
-    """What a step brought: the new observation, float32 ``(obs_size,)``, and how the environment judges it."""
+    """What a step brought: the new observation, float32 ``(obs_size,)``, and how the environment judges it.
+
+    An episode that has terminated or was truncated is over; only the former is a terminal state. `distance` is how far
+    the state is from success, by the task's own criterion: 0 if it is solved; NaN where the criterion is not defined.
+    """
 
     obs: np.ndarray
     env_reward: float
     terminated: bool
+    truncated: bool
     success: bool
+    distance: float
 
 
 class TaskEnvironment:
@@ -41,7 +60,8 @@ class TaskEnvironment:
     ) -> None:
         self.task = task
         self.action_repeat = action_repeat
-        self.env: Any = make_environment(task.make, render_mode)
+        with _failures():
+            self.env: Any = make_environment(task.make, render_mode)
         self._is_metaworld = is_metaworld(self.env)
         self._goal_hidden = hide_goal and self._is_metaworld
         if self._goal_hidden:
@@ -52,41 +72,69 @@ class TaskEnvironment:
             place = task.inputs[variable.name]
             reads = self._read_at_reset if variable.at_reset else self._read_at_step
             reads.append((slice(place.start, place.stop), compile_expression(variable.read, "env, obs")))
-        self._initial = np.zeros(task.variable_width)
-        self._is_success = compile_expression(task.success_expression, ", ".join(task.inputs))
-        self._criterion = _compared_quantities(task)
         self.obs = np.zeros(task.obs_size)  # the last observation as the environment gave it
         self._action = np.zeros(task.action_size, dtype=np.float32)
+        self._row = np.zeros(task.variable_width)  # the variables as they are after the last step
+        columns: Columns = {"variables": self._row, "next_obs": self.obs, "action": self._action}
+        self._inputs = {
+            name: columns[place.column][place.start : place.stop].reshape(place.shape)
+            for name, place in task.inputs.items()
+        }  # views of the three
+        names = ", ".join(task.inputs)
+        criterion = task.success_expression or "False"
+        self._is_success = compile_expression(criterion, names)
+        self._distance = compile_expression(success_measure(criterion) or "1.0", names)
+        compared = compared_quantities(task.success_expression, task.inputs)
+        self._compared = {source: compile_expression(source, names) for source in compared}
 
     def reset(self, seed: int) -> np.ndarray:
-        """Begin the episode of that seed; returns its first observation, float32 ``(obs_size,)``."""
-        if self._is_metaworld:
-            self.env.unwrapped.seed(seed)  # MetaWorld ignores the seed of `reset`
-        self.obs, _ = self.env.reset(seed=seed)
-        env = self.env.unwrapped
-        settle(env)
-        for place, read in self._read_at_reset:
-            self._initial[place] = read(env, self.obs)
+        """Begin the episode of that seed; returns its first observation, float32 ``(obs_size,)``.
+
+        Raises:
+            EnvironmentFailed: there is no such episode.
+        """
+        with _failures():
+            if self._is_metaworld:
+                self.env.unwrapped.seed(seed)  # MetaWorld ignores the seed of `reset`
+            obs, _ = self.env.reset(seed=seed)
+            self._action[:] = 0
+            settle(self.env.unwrapped)
+            self._take_in(obs, [*self._read_at_reset, *self._read_at_step])
+            _check_values("an observation", self.obs)  # variables may have no value before the first step
         return self.obs.astype(np.float32)
 
     def step(self, action: np.ndarray) -> Step:
-        """Take `action` ``(action_size,)``, `action_repeat` times or until the episode is over."""
-        self._action = action = np.asarray(action, dtype=np.float32).astype(np.float64)
-        total, success, terminated = 0.0, False, False
-        for _ in range(self.action_repeat):
-            self.obs, reward, terminated, _, info = self.env.step(action)
-            total += float(reward)
-            success |= bool(info["success"]) if "success" in info else bool(self._is_success(**self.values()))
-            if terminated:
-                break
-        return Step(self.obs.astype(np.float32), total, bool(terminated), success)
+        """Take `action` ``(action_size,)``, `action_repeat` times or until the episode is over.
+
+        Raises:
+            EnvironmentFailed: the episode cannot go on.
+        """
+        self._action[:] = np.clip(action, -1, 1)
+        total, success, terminated, truncated = 0.0, False, False, False
+        with _failures():
+            for _ in range(self.action_repeat):
+                # An environment may change the action that it gets.
+                obs, reward, terminated, truncated, _ = self.env.step(self._action.copy())
+                self._take_in(obs, self._read_at_step)
+                _check_values("an observation", self.obs)
+                _check_values("variables", self._row)
+                total += float(reward)
+                success |= bool(self._is_success(**self._inputs))
+                if terminated or truncated:
+                    break
+            if not math.isfinite(total):
+                raise EnvironmentFailed(f"a reward of {total}")
+            distance = 0.0 if success else float(self._distance(**self._inputs))
+        return Step(self.obs.astype(np.float32), total, bool(terminated), bool(truncated), success, distance)
+
+    def _take_in(self, obs: Any, reads: list[tuple[slice, Callable[..., Any]]]) -> None:
+        self.obs[:] = obs
+        for place, read in reads:
+            self._row[place] = read(self.env.unwrapped, self.obs)
 
     def read_variables(self, out: np.ndarray) -> None:
         """Write the task's variables ``(V,)``, as they are after the step, into `out`."""
-        out[:] = self._initial
-        env, obs = self.env.unwrapped, self.obs
-        for place, read in self._read_at_step:
-            out[place] = read(env, obs)
+        out[:] = self._row
 
     def metrics(self) -> dict[str, float]:
         """Physical quantities of the task after the last step: distances in metres, and what success is judged by."""
@@ -101,17 +149,11 @@ class TaskEnvironment:
                     if (first.role, second.role) == (start, end) and first.shape == second.shape:
                         distance = np.linalg.norm(values[second.name] - values[first.name])
                         found[f"distance from {first.name} to {second.name}"] = float(distance)
-        return found | {name: float(quantity(**values)) for name, quantity in self._criterion.items()}
+        return found | {name: float(quantity(**values)) for name, quantity in self._compared.items()}
 
     def values(self) -> dict[str, Any]:
-        """Every input of a reward function by its name, float64, as it is after the last step."""
-        row = np.empty(self.task.variable_width)
-        self.read_variables(row)
-        columns: Columns = {"variables": row, "next_obs": self.obs, "action": self._action}
-        return {
-            name: columns[place.column][place.start : place.stop].reshape(place.shape)
-            for name, place in self.task.inputs.items()
-        }
+        """Return every input of a reward function by its name, as it is after the last step."""
+        return {name: value.copy() for name, value in self._inputs.items()}
 
     def obs_with_goal(self) -> np.ndarray:
         """The last observation, float64 ``(obs_size,)``, with the goal even if it is hidden: what an expert needs."""
@@ -178,7 +220,8 @@ def record_probe(task: Task, seed: int, hide_goal: bool = False, action_repeat: 
     low, high = environment.env.action_space.low, environment.env.action_space.high
     environment.reset(seed)
     for _ in range(PROBE_RANDOM_STEPS):
-        if take(draw.uniform(low, high).astype(np.float32)).terminated:
+        step = take(draw.uniform(low, high).astype(np.float32))
+        if step.terminated or step.truncated:
             environment.reset(seed)
     expert = scripted_expert(task)
     if expert is not None:
@@ -192,14 +235,18 @@ def record_probe(task: Task, seed: int, hide_goal: bool = False, action_repeat: 
     return {"next_obs": next_obs, "action": action, "variables": variables}
 
 
-def _compared_quantities(task: Task) -> dict[str, Callable[..., Any]]:
-    """The sides of the comparisons in the success criterion that depend on a variable, by their source."""
-    quantities = {}
-    for node in ast.walk(ast.parse(task.success_expression.strip(), mode="eval")):
-        if isinstance(node, ast.Compare):
-            for side in (node.left, *node.comparators):
-                names = {name.id for name in ast.walk(side) if isinstance(name, ast.Name)}
-                if names & task.inputs.keys():
-                    source = ast.unparse(side)
-                    quantities[source] = compile_expression(source, ", ".join(task.inputs))
-    return quantities
+def _check_values(what: str, values: np.ndarray) -> None:
+    sound = np.abs(values) <= LARGEST
+    if not sound.all():
+        raise EnvironmentFailed(f"{what} with the value {values[~sound][0]}")
+
+
+@contextlib.contextmanager
+def _failures() -> Iterator[None]:
+    """Turn whatever an environment raises into EnvironmentFailed, in one line."""
+    try:
+        yield
+    except EnvironmentFailed:
+        raise
+    except Exception as error:
+        raise EnvironmentFailed(" ".join(f"{type(error).__name__}: {error}".split())) from error

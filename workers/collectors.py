@@ -4,6 +4,7 @@ As a script this file is such a worker. It imports no torch: a worker starts qui
 thread. Every episode depends on its own seed alone, so results cannot depend on the number of workers.
 """
 
+import contextlib
 import itertools
 import math
 from collections.abc import Sequence
@@ -14,82 +15,13 @@ import numpy as np
 
 from errors import RunError
 from task_specs import Task, get_task
-from tasks.environment import TaskEnvironment
+from tasks.environment import EnvironmentFailed, TaskEnvironment
+from tasks.episode import UNIFORM, Episode, Order
 from workers.machine import cores, public_environment
 from workers.process import Arrays, Header, WorkerDied, WorkerProcess, serve, wait_any
 from workers.shared_table import SharedTable
 
-UNIFORM = -1
-"""The policy that draws every action uniformly."""
-
 _TRIES = 3
-
-
-@dataclass(frozen=True)
-class Order:
-    """One episode to be collected."""
-
-    policy: int  # row of the weights, or UNIFORM
-    seed: int  # of the environment and of the policy's noise
-    steps: int  # decisions, unless the episode terminates before
-    deterministic: bool = False
-
-
-@dataclass(frozen=True)
-class Episode:
-    """What happened: T decisions.
-
-    Attributes:
-        transitions: float32 columns obs (T, O), action (T, A), next_obs (T, O), variables (T, V), and env_reward (T,),
-            terminal (T,).
-        success: whether the task was solved at each decision, (T,) bool.
-        metrics: the task's own quantities after the last one.
-    """
-
-    transitions: Arrays
-    success: np.ndarray
-    metrics: dict[str, float]
-
-    @property
-    def env_return(self) -> float:
-        """Sum of the environment's rewards."""
-        return float(self.transitions["env_reward"].sum(dtype=np.float64))
-
-
-@dataclass(frozen=True)
-class Score:
-    """How a policy did in the episodes of one evaluation."""
-
-    episodes: Sequence[Episode]
-
-    @property
-    def success_rate(self) -> float:
-        """Share of the episodes that were solved at any step."""
-        return float(np.mean([episode.success.any() for episode in self.episodes]))
-
-    @property
-    def last_step_success_rate(self) -> float:
-        """Share of the episodes that were solved at their last step."""
-        return float(np.mean([episode.success[-1] for episode in self.episodes]))
-
-    @property
-    def env_return(self) -> float:
-        """Mean sum of the environment's own rewards."""
-        return float(np.mean([episode.env_return for episode in self.episodes]))
-
-    def summary(self) -> dict[str, float]:
-        """The three figures by their names."""
-        return {name: getattr(self, name) for name in ("success_rate", "last_step_success_rate", "env_return")}
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Means of the task's own quantities at episode end."""
-        ends = [episode.metrics for episode in self.episodes]
-        return {name: float(np.mean([end[name] for end in ends if name in end])) for name in ends[0]}
-
-    def columns(self, *names: str) -> Arrays:
-        """Columns of all the episodes' transitions, one episode after the other."""
-        return {name: np.concatenate([episode.transitions[name] for episode in self.episodes]) for name in names}
 
 
 @dataclass(frozen=True)
@@ -192,7 +124,8 @@ def _answer(worker: WorkerProcess) -> tuple[Header, Arrays]:
 
 
 def _episode(header: Header, arrays: Arrays) -> Episode:
-    return Episode(arrays, arrays.pop("success"), header["metrics"])
+    success, distance = arrays.pop("success"), arrays.pop("distance")
+    return Episode(arrays, success, distance, header["metrics"], header["failed"])
 
 
 class _Worker:
@@ -200,9 +133,8 @@ class _Worker:
 
     def __init__(self, hello: Header) -> None:
         self.task = get_task(hello["task"], hello["task_file"])
-        self.environment = TaskEnvironment(
-            self.task, hide_goal=hello["hide_goal"], action_repeat=hello["action_repeat"]
-        )
+        self.hide_goal, self.action_repeat = hello["hide_goal"], hello["action_repeat"]
+        self.environment: TaskEnvironment | None = self.make_environment()
         sizes, self.log_std_min, self.log_std_max = hello["policy"]
         weights = SharedTable.attach(*hello["weights"]).columns["weights"]
         self.layers: list[np.ndarray] = []  # weight (policies, in, out) and bias (policies, 1, out) of each layer
@@ -214,7 +146,10 @@ class _Worker:
                 offset += rows * outputs
 
     def act(self, policy: int, obs: np.ndarray, generator: np.random.Generator | None) -> np.ndarray:
-        """The actor's action (A,): its mode without a generator, else a sample."""
+        """Return an action (A,): the policy's mode without a generator, else a sample."""
+        if policy == UNIFORM:
+            assert generator is not None
+            return generator.uniform(-1, 1, self.task.action_size).astype(np.float32)
         hidden = obs
         for layer in range(0, len(self.layers), 2):
             hidden = hidden @ self.layers[layer][policy] + self.layers[layer + 1][policy, 0]
@@ -229,40 +164,54 @@ class _Worker:
         return np.tanh(mean + np.exp(log_std) * noise)
 
     def episode(self, order: Order) -> tuple[Header, Arrays]:
-        """Collect one episode."""
-        task, steps = self.task, order.steps
-        generator = np.random.default_rng(order.seed)
-        seen = np.zeros((steps + 1, task.obs_size), np.float32)
-        action = np.zeros((steps, task.action_size), np.float32)
-        variables = np.zeros((steps, task.variable_width), np.float32)
-        env_reward = np.zeros(steps, np.float32)
-        terminal = np.zeros(steps, np.float32)
-        success = np.zeros(steps, bool)
-        seen[0] = self.environment.reset(order.seed)
-        for t in range(steps):
-            if order.policy == UNIFORM:
-                action[t] = generator.uniform(-1, 1, task.action_size)
-            else:
-                action[t] = self.act(order.policy, seen[t], None if order.deterministic else generator)
-            step = self.environment.step(action[t])
-            self.environment.read_variables(variables[t])
-            seen[t + 1], env_reward[t], terminal[t], success[t] = (
-                step.obs, step.env_reward, step.terminated, step.success
-            )  # fmt: skip
-            if step.terminated:
-                steps = t + 1
-                break
-        arrays = {
-            "obs": seen[:steps],
-            "action": action[:steps],
-            "next_obs": seen[1 : steps + 1],
-            "variables": variables[:steps],
-            "env_reward": env_reward[:steps],
-            "terminal": terminal[:steps],
-            "success": success[:steps],
-        }
-        metrics = {name: float(value) for name, value in self.environment.metrics().items()}
-        return {"metrics": {name: value for name, value in metrics.items() if math.isfinite(value)}}, arrays
+        """Collect one episode. What goes wrong in the environment ends it, and is told as its ``failed``."""
+        task, taken, failed, metrics = self.task, 0, "", {}
+        generator = None if order.noise_seed is None else np.random.default_rng(order.noise_seed)
+        seen = np.zeros((order.steps + 1, task.obs_size), np.float32)
+        columns: Arrays = {"success": np.zeros(order.steps, bool)}
+        widths = {"action": task.action_size, "variables": task.variable_width}
+        columns |= {name: np.zeros((order.steps, width), np.float32) for name, width in widths.items()}
+        columns |= {name: np.zeros(order.steps, np.float32) for name in ("env_reward", "terminal", "distance")}
+        try:
+            environment = self.environment = self.environment or self.make_environment()
+            seen[0] = environment.reset(order.seed)
+            over = False
+            while not over and taken < order.steps:
+                columns["action"][taken] = action = self.act(order.policy, seen[taken], generator)
+                step = environment.step(action)
+                environment.read_variables(columns["variables"][taken])
+                columns["env_reward"][taken] = step.env_reward
+                columns["terminal"][taken] = step.terminated
+                columns["success"][taken] = step.success
+                columns["distance"][taken] = step.distance
+                taken += 1
+                seen[taken] = step.obs
+                over = step.terminated or step.truncated
+            metrics = {name: value for name, value in environment.metrics().items() if math.isfinite(value)}
+        except EnvironmentFailed as error:
+            failed = f"after {taken} decisions: {error}"
+            self.drop_environment()
+        arrays = {"obs": seen[:taken], "next_obs": seen[1 : taken + 1]}
+        arrays |= {name: column[:taken] for name, column in columns.items()}
+        _fill_undefined(arrays["distance"])
+        return {"metrics": metrics, "failed": failed}, arrays
+
+    def make_environment(self) -> TaskEnvironment:
+        """Make the environment in which episodes are run."""
+        return TaskEnvironment(self.task, hide_goal=self.hide_goal, action_repeat=self.action_repeat)
+
+    def drop_environment(self) -> None:
+        """Leave an environment that has failed, so that the next episode begins in a fresh one."""
+        if self.environment is not None:
+            with contextlib.suppress(Exception):  # it has failed already
+                self.environment.close()
+            self.environment = None
+
+
+def _fill_undefined(distance: np.ndarray) -> None:
+    """Put the farthest of the episode in the place of distances where the success criterion is not defined."""
+    undefined = ~np.isfinite(distance)
+    distance[undefined] = distance[~undefined].max(initial=1.0)
 
 
 def _serve() -> None:

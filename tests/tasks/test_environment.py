@@ -55,7 +55,7 @@ def test_reading_variables_disturbs_nothing(name):
     environment = TaskEnvironment(get_task(name))
     environment.reset(7)
     for action in actions(7):
-        obs, reward, *_ = raw.step(action.astype(np.float64))
+        obs, reward, *_ = raw.step(action)
         step = environment.step(action)
         environment.read_variables(np.empty(environment.task.variable_width))
         np.testing.assert_array_equal(environment.obs, obs)
@@ -161,3 +161,16 @@ def test_environment_workers_need_no_learner():
     code = "import tasks.environment, sys; print([name for name in ('torch', 'openai') if name in sys.modules])"
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("repeat", [1, 4])
+def test_the_distance_from_success_reaches_zero_with_it(repeat):
+    environment = TaskEnvironment(get_task("window-close"), action_repeat=repeat)
+    expert = scripted_expert(environment.task)
+    environment.reset(0)
+    steps = [environment.step(expert(environment.obs)) for _ in range(150 // repeat)]
+    values = environment.values()
+    assert steps[0].distance == pytest.approx(abs(values["window_handle_pos_init"][0] - values["target"][0]), abs=0.01)
+    assert [step.distance == 0 for step in steps] == [step.success for step in steps]
+    assert steps[-1].success
+    assert all(step.distance > 0.05 for step in steps if not step.success)

@@ -1,0 +1,125 @@
+"""What happened in an episode, and how a policy did in several."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+UNIFORM = -1
+"""The policy that draws every action uniformly."""
+
+Rule = str | int
+"""When an episode counts as solved: "any" (at any decision), "last" (at its last), or n (at each of its last n)."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """One episode to be collected. The environment and the policy draw from seeds of their own."""
+
+    policy: int  # row of the weights, or UNIFORM
+    seed: int  # of the environment
+    steps: int  # decisions, unless the episode ends before
+    noise_seed: int | None = None  # of what the policy draws; None: it takes its mode
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What happened: T decisions.
+
+    Attributes:
+        transitions: float32 columns obs (T, O), action (T, A), next_obs (T, O), variables (T, V), and env_reward (T,),
+            terminal (T,). An episode that was cut off by a time limit has no terminal decision.
+        success: whether the task was solved at each decision, (T,) bool.
+        distance: how far the state was from success after each decision, by the task's own criterion (see
+            `tasks.success`), (T,) float32: finite, 0 where it was solved. A criterion that measures nothing gives 1
+            where it was not.
+        metrics: the task's own quantities after the last one.
+        failed: what went wrong in the environment, in one line; "" if nothing did. A failed episode ends with the last
+            sound decision, and may have none.
+    """
+
+    transitions: dict[str, np.ndarray]
+    success: np.ndarray
+    distance: np.ndarray
+    metrics: dict[str, float]
+    failed: str = ""
+
+    @property
+    def env_return(self) -> float:
+        """Sum of the environment's rewards."""
+        return float(self.transitions["env_reward"].sum(dtype=np.float64))
+
+    def solved(self, rule: Rule = "any") -> bool:
+        """Return whether the task counts as solved.
+
+        An episode that ended itself with success (a terminal state) is solved under every rule: the state would last.
+        """
+        if rule == "any" or not self.success.any():
+            return bool(self.success.any())
+        if rule == "last" or self.transitions["terminal"][-1]:
+            return bool(self.success[-1])
+        return len(self.success) >= int(rule) and bool(self.success[-int(rule) :].all())
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a policy did in the episodes of one evaluation, at least one and none of them failed."""
+
+    episodes: Sequence[Episode]
+    rule: Rule = "any"
+
+    @property
+    def success_rate(self) -> float:
+        """Share of the episodes that were solved under the rule."""
+        return self._solved(self.rule)
+
+    @property
+    def any_step_success_rate(self) -> float:
+        """Share of the episodes that were solved at any step."""
+        return self._solved("any")
+
+    @property
+    def last_step_success_rate(self) -> float:
+        """Share of the episodes that were solved at their last step."""
+        return self._solved("last")
+
+    @property
+    def env_return(self) -> float:
+        """Mean sum of the environment's own rewards."""
+        return float(np.mean([episode.env_return for episode in self.episodes]))
+
+    @property
+    def nearest_distance(self) -> float:
+        """How near to success the episodes came: mean over episodes of the least distance."""
+        return float(np.mean([episode.distance.min() for episode in self.episodes]))
+
+    @property
+    def final_distance(self) -> float:
+        """How near to success the episodes ended: mean over episodes of the last distance."""
+        return float(np.mean([episode.distance[-1] for episode in self.episodes]))
+
+    @property
+    def distance(self) -> float:
+        """How far from success the policy is: the average of its nearest and its final distance."""
+        return (self.nearest_distance + self.final_distance) / 2
+
+    def summary(self) -> dict[str, float]:
+        """Return the figures by their names."""
+        names = (
+            "success_rate", "any_step_success_rate", "last_step_success_rate", "env_return",
+            "distance", "nearest_distance", "final_distance",
+        )  # fmt: skip
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Means of the task's own quantities at episode end."""
+        ends = [episode.metrics for episode in self.episodes]
+        return {name: float(np.mean([end[name] for end in ends if name in end])) for name in ends[0]}
+
+    def columns(self, *names: str) -> dict[str, np.ndarray]:
+        """Return columns of all the episodes' transitions, one episode after the other."""
+        return {name: np.concatenate([episode.transitions[name] for episode in self.episodes]) for name in names}
+
+    def _solved(self, rule: Rule) -> float:
+        return float(np.mean([episode.solved(rule) for episode in self.episodes]))
