@@ -39,11 +39,11 @@ class Piece(NamedTuple):
 def learn(agents: Sequence[Agents], transitions: Transitions, piece: Piece) -> None:
     """Make the updates. Each of `agents` is a stack of its own."""
     agent = agents[piece.agent]
-    agent.any_held = piece.held
+    agent.any_constrained = piece.held
     agent.set_updates(piece.updates)
     for number, (rows, noise) in enumerate(zip(piece.rows.split(1), piece.noise.split(1), strict=True), 1):
         agent.update(transitions.batch(rows, piece.agent, piece.scale, piece.shift), noise)
-        agent.follow(piece.updates + number)
+        agent.update_targets(piece.updates + number)
 
 
 def agents_in(table: SharedTable, config: SacConfig) -> list[Agents]:

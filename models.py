@@ -1,7 +1,7 @@
-"""Many small networks as one: a stack of multilayer perceptrons whose parameters share batched tensors.
+"""Multilayer perceptrons of the same shape, batched: their parameters share tensors, and they are evaluated together.
 
-A stack computes its gradient in closed form and in place. So an update is a short list of products, without autograd,
-which a CUDA graph can record.
+Gradients are computed in closed form and in place, so an update is a short list of matrix products, without autograd,
+that a CUDA graph can record.
 """
 
 import itertools
@@ -18,21 +18,21 @@ _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends
 
 _THIN = 8  # columns up to which MKL is the faster one, measured for batches of 128
 
-Seen = list[Tensor]
-"""What each layer of networks sees, from the inputs to the outputs."""
+Activations = list[Tensor]
+"""Inputs, outputs of each hidden layer after ReLU, and outputs."""
 
 
 def parameter_count(sizes: Sequence[int]) -> int:
-    """Number of parameters P of a multilayer perceptron with layers of these widths."""
+    """Return the number of parameters P of a multilayer perceptron with layers of these widths."""
     return sum(map(math.prod, _shapes(sizes)))
 
 
 def _shapes(sizes: Sequence[int]) -> list[tuple[int, int]]:
-    """Of the weight and the bias of each layer in turn."""
+    """Return the shapes of the weight and the bias of each layer in turn."""
     return [(rows, outputs) for inputs, outputs in itertools.pairwise(sizes) for rows in (inputs, 1)]
 
 
-class Stack:
+class BatchedMLP:
     """Multilayer perceptrons with ReLU between their layers, evaluated together.
 
     Args:
@@ -41,7 +41,7 @@ class Stack:
 
     Attributes:
         count: number of networks N.
-        gradient: what :meth:`backward` found for `values`, laid out alike.
+        gradient: what :meth:`backward` computed for `values`, in the same layout.
         parameters: weight (N, in, out) and bias (N, 1, out) of each layer in turn, which are views of `values`.
     """
 
@@ -60,7 +60,7 @@ class Stack:
             self._parts = [([p[k] for p in self.parameters], [g[k] for g in gradients]) for k in range(count)]
 
     def views(self, values: Tensor) -> list[Tensor]:
-        """Parts of a tensor that is laid out like `values`, in the shapes of `parameters`."""
+        """Return views of a tensor with the layout of `values`, in the shapes of `parameters`."""
         parts = values.split([self.count * math.prod(shape) for shape in self._shapes])
         return [part.view(self.count, *shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
@@ -72,59 +72,65 @@ class Stack:
                 values = torch.rand(parameter.shape[1:], generator=generator)
                 parameter[index].copy_(values.mul_(2 * bound).sub_(bound))
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, list[Seen]]:
-        """Outputs (N, B, out) of inputs (N, B, in), each network's own; and what :meth:`backward` needs of them."""
+    def forward(self, inputs: Tensor) -> tuple[Tensor, list[Activations]]:
+        """Return the outputs (N, B, out) of inputs (N, B, in), and the activations that :meth:`backward` needs."""
         parts = inputs.unbind() if self._one_by_one else [inputs]
-        seen = [_forward(part, parameters) for part, (parameters, _) in zip(parts, self._parts, strict=True)]
-        return self._joined([layers[-1] for layers in seen]), seen
+        activations = [_forward(part, parameters) for part, (parameters, _) in zip(parts, self._parts, strict=True)]
+        return self._joined([layers[-1] for layers in activations]), activations
 
     def backward(
         self,
-        seen: Sequence[Seen],
+        activations: Sequence[Activations],
         gradient: Tensor,
         *,
         rows: slice = slice(None),
-        learn: bool = False,
-        inputs: slice | None = None,
+        parameter_gradient: bool = False,
+        input_columns: slice | None = None,
     ) -> Tensor | None:
-        """Gradients of a loss by the chain rule.
+        """Compute gradients of a loss by the chain rule.
 
         Args:
-            seen: what :meth:`forward` returned.
+            activations: what :meth:`forward` returned.
             gradient: of the loss in the outputs (N, rows, out).
-            rows: of the batch, on which alone the loss depends.
-            learn: whether the gradient in the parameters is wanted, in `self.gradient`.
-            inputs: for which columns of the inputs the gradient is wanted; None: for none.
+            rows: the rows of the batch that the loss depends on.
+            parameter_gradient: whether to compute the gradient in the parameters, into `self.gradient`.
+            input_columns: the columns of the inputs to return the gradient in; None: none.
 
         Returns:
             The gradient in the inputs (N, rows, columns), or None.
         """
         parts = gradient.unbind() if self._one_by_one else [gradient]
         found = [
-            _backward([layer[..., rows, :] for layer in layers], part, parameters, into if learn else None, inputs)
-            for layers, part, (parameters, into) in zip(seen, parts, self._parts, strict=True)
+            _backward(
+                [layer[..., rows, :] for layer in layers],
+                part,
+                parameters,
+                into if parameter_gradient else None,
+                input_columns,
+            )
+            for layers, part, (parameters, into) in zip(activations, parts, self._parts, strict=True)
         ]
-        return None if inputs is None else self._joined(found)
+        return None if input_columns is None else self._joined(found)
 
     def _joined(self, parts: list[Tensor]) -> Tensor:
         return torch.stack(parts) if self._one_by_one else parts[0]
 
     def row(self, index: int, values: Tensor | None = None) -> Tensor:
-        """The parameters (P,) of one network: each weight (in, out) and bias in turn. A copy.
+        """Return a copy of the parameters (P,) of one network: each weight (in, out) and bias in turn.
 
-        `values` may be another tensor that is laid out like the stack's own, as the moments of an optimizer are.
+        `values` may be another tensor with the layout of the networks' own, such as the moments of an optimizer.
         """
         views = self.parameters if values is None else self.views(values)
         return torch.cat([view[index].reshape(-1) for view in views])
 
     def set_row(self, index: int, row: Tensor, values: Tensor | None = None) -> None:
-        """Write what :meth:`row` returned."""
+        """Set the parameters of one network from what :meth:`row` returned."""
         views = self.parameters if values is None else self.views(values)
         for view, part in zip(views, row.split([math.prod(shape) for shape in self._shapes]), strict=True):
             view[index].copy_(part.view(view.shape[1:]))
 
     def network_state(self, index: int) -> dict[str, Tensor]:
-        """Network `index` as the state dict of ``nn.Sequential(nn.Linear, nn.ReLU, ..., nn.Linear)``, on the CPU."""
+        """Return network `index` as the CPU state dict of ``nn.Sequential(nn.Linear, nn.ReLU, ..., nn.Linear)``."""
         state = {}
         for layer in range(0, len(self.parameters), 2):
             weight, bias = (parameter[index].cpu() for parameter in self.parameters[layer : layer + 2])
@@ -133,30 +139,34 @@ class Stack:
         return state
 
 
-# From here on tensors are of one network, (B, in), or of all, (N, B, in).
+# Below, tensors belong to one network, (B, in), or to all, (N, B, in).
 
 
-def _forward(inputs: Tensor, parameters: Sequence[Tensor]) -> Seen:
-    seen = [inputs]
+def _forward(inputs: Tensor, parameters: Sequence[Tensor]) -> Activations:
+    activations = [inputs]
     for layer in range(0, len(parameters), 2):
         weight, bias = parameters[layer : layer + 2]
-        seen.append(_linear(seen[-1], weight, bias, relu=layer + 2 < len(parameters)))
-    return seen
+        activations.append(_linear(activations[-1], weight, bias, relu=layer + 2 < len(parameters)))
+    return activations
 
 
 def _backward(
-    seen: Seen, gradient: Tensor, parameters: Sequence[Tensor], into: Sequence[Tensor] | None, inputs: slice | None
+    activations: Activations,
+    gradient: Tensor,
+    parameters: Sequence[Tensor],
+    into: Sequence[Tensor] | None,
+    input_columns: slice | None,
 ) -> Tensor:
-    """The gradient in some columns of the inputs, if it is wanted; that in the parameters is written `into` them."""
+    """Return the gradient in `input_columns`, if wanted; write that in the parameters `into` theirs, if wanted."""
     for layer in reversed(range(0, len(parameters), 2)):
-        below, weight = seen[layer // 2], parameters[layer]
+        below, weight = activations[layer // 2], parameters[layer]
         if into:
             _product(below.mT, gradient, out=into[layer])
             torch.sum(gradient, -2, keepdim=True, out=into[layer + 1])
         if layer:
             gradient = torch.ops.aten.threshold_backward(_product(gradient, weight.mT), below, 0)  # that of ReLU
-        elif inputs is not None:
-            gradient = _product(gradient, weight[..., inputs, :].mT)
+        elif input_columns is not None:
+            gradient = _product(gradient, weight[..., input_columns, :].mT)
     return gradient
 
 
@@ -181,7 +191,7 @@ def _product(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
 
 
 def flat_network(state: dict[str, Tensor]) -> tuple[np.ndarray, tuple[int, ...]]:
-    """A network's state dict (see :meth:`Stack.network_state`) as a row (P,) (see :meth:`Stack.row`), and its sizes."""
+    """Return the parameters (P,) of a :meth:`BatchedMLP.network_state` in the order of `row`, and the sizes."""
     weights = [value for name, value in state.items() if name.endswith("weight")]
     sizes = (weights[0].shape[1], *(weight.shape[0] for weight in weights))
     rows = [value.mT.reshape(-1) if value.ndim == 2 else value for value in state.values()]

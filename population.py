@@ -85,7 +85,7 @@ class Population:
         parts = zip(*(column.split(size) for column in (*batch, noise)), strict=True)
         for stack, (*own, own_noise) in zip(self._stacks, parts, strict=True):
             stack.update(Batch(*own), own_noise)
-            stack.follow(self.updates + 1)
+            stack.update_targets(self.updates + 1)
         self.updates += 1
 
     def noise(self, batch_size: int, updates: int = 1) -> Tensor:
@@ -123,9 +123,9 @@ class Population:
             stack.update(self.buffer.batch(rows), self.noise(batch_size)[0])
 
         for _ in range(updates):
-            self._recorded(step, (batch_size, stack.any_held))()
+            self._recorded(step, (batch_size, stack.any_constrained))()
             self.updates += 1
-            stack.follow(self.updates)
+            stack.update_targets(self.updates)
 
     def _recorded(self, step: Callable[[], None], key: tuple[Any, ...]) -> Callable[[], None]:
         """`step` itself while it warms up; then what replays its kernels, until `key` says that they are others."""
@@ -167,8 +167,10 @@ class Population:
             if agent in heirs:
                 stack.load(k, learned)
             state = stack.state(k)
-            held = torch.full_like(state["held"], float(agent in heirs))
-            stack.load(k, {"held": held, "actor_anchor": state["actor"], "critic_anchor": state["critic"]})
+            constrained = torch.full_like(state["constrained"], float(agent in heirs))
+            stack.load(
+                k, {"constrained": constrained, "actor_anchor": state["actor"], "critic_anchor": state["critic"]}
+            )
 
     def inherit_actor(self, best: int, heir: int) -> None:
         """Give `heir` the actor of agent `best` with its optimizer's moments, and nothing else."""
@@ -179,12 +181,12 @@ class Population:
     @property
     def held(self) -> list[bool]:
         """Which agents the parameter constraint holds."""
-        return [bool(stack.held[k]) for stack, k in self._places]
+        return [bool(stack.constrained[k]) for stack, k in self._places]
 
     # --- saving -----------------------------------------------------------------------------------------------------
 
     def policies(self) -> np.ndarray:
-        """The actors' parameters, float32 (K, P), each laid out as by `models.Stack.row`."""
+        """The actors' parameters, float32 (K, P), each laid out as by `models.BatchedMLP.row`."""
         return torch.stack([stack.actors.row(k) for stack, k in self._places]).cpu().numpy()
 
     def networks(self, agent: int) -> dict[str, dict[str, Tensor]]:
@@ -245,4 +247,4 @@ def _parts(updates: int) -> Iterator[slice]:
         start = stop
 
 
-_CONSTRAINT = {"held", "actor_anchor", "critic_anchor"}
+_CONSTRAINT = {"constrained", "actor_anchor", "critic_anchor"}

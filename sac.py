@@ -1,4 +1,4 @@
-"""Soft actor-critic for several agents at once: one stack of batched tensors, one update for all.
+"""Soft actor-critic for several agents at once: batched networks, one update for all.
 
 Haarnoja et al., "Soft Actor-Critic Algorithms and Applications", 2018 (arXiv:1812.05905): twin critics, tanh-Gaussian
 actors, automatic temperature. The agents do not interact; a batch axis is all that they share.
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim.adam import adam  # the function behind torch.optim.Adam, which would load PyTorch's compiler
 
-from models import Seen, Stack, parameter_count
+from models import Activations, BatchedMLP, parameter_count
 
 LOSSES = ("critic_loss", "actor_loss", "temperature", "q_value", "entropy")
 
@@ -30,17 +30,17 @@ class Batch(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Actions drawn from policies by the reparametrization trick, and what their gradient needs."""
+    """Actions drawn from policies by the reparametrization trick, with the factors that their gradient needs."""
 
     action: Tensor  # (K, B, A)
     log_density: Tensor  # (K, B)
-    spread: Tensor  # (K, B, A), standard deviation times noise: the derivative of the action before tanh in log_std
-    free: Tensor  # (K, B, A), 1 where log_std is not held by its bounds
+    noise_times_std: Tensor  # (K, B, A), d u / d log_std for the action u before tanh
+    unclamped: Tensor  # (K, B, A), 1 where log_std lies within its bounds, 0 where it is clamped
 
 
 @dataclass(frozen=True)
 class SacConfig:
-    """What the agents have in common; the defaults are those of the flags, see `arguments`."""
+    """Hyperparameters that the agents share. Their defaults are those of the flags, see `arguments`."""
 
     obs_size: int
     action_size: int
@@ -58,35 +58,35 @@ class SacConfig:
 
 
 def agent_sizes(config: SacConfig) -> dict[str, int]:
-    """What an agent is, by name, with how many float32 numbers each part has."""
+    """Return the parts of an agent by name, with the number of float32 values in each."""
     actor, critics = parameter_count(_actor_sizes(config)), 2 * parameter_count(_critic_sizes(config))
     learned = {"actor": actor, "critic": critics, "log_alpha": 1}
     moments = {f"{name}_{moment}": size for name, size in learned.items() for moment in _MOMENTS}
-    constraint = {"held": 1, "actor_anchor": actor, "critic_anchor": critics}
+    constraint = {"constrained": 1, "actor_anchor": actor, "critic_anchor": critics}
     return {**learned, "target": critics, **moments, **constraint, "loss_sums": len(LOSSES)}
 
 
 class Agents:
-    """K soft actor-critic agents in one stack: actor k, critics 2k and 2k + 1.
+    """K soft actor-critic agents: agent k has actor k, and critics 2k and 2k + 1.
 
     The parameter constraint adds ``constraint_coef * ||theta - anchor||^2`` to the actor loss and to each critic loss
-    of the agents that `held` names, the anchor being what the parameters were when it was set.
+    of the agents flagged in `constrained`; the anchor is a copy of the parameters from when the flag was set.
 
     Args:
         config: hyperparameters, shared by all agents.
-        memory: where the agents are: by the names of :func:`agent_sizes` a tensor (K * size,) each. Another process may
-            have the same memory.
+        memory: a tensor (K * size,) for each name of :func:`agent_sizes`, which holds the agents. Other processes may
+            share it.
     """
 
     def __init__(self, config: SacConfig, memory: Mapping[str, Tensor]) -> None:
         self.config = config
         self.memory = memory
-        self.log_alpha, self.held = memory["log_alpha"], memory["held"]
+        self.log_alpha, self.constrained = memory["log_alpha"], memory["constrained"]
         self.count = len(self.log_alpha)
-        self.actors = Stack(_actor_sizes(config), memory["actor"])
-        self.critics, self.targets = (Stack(_critic_sizes(config), memory[name]) for name in ("critic", "target"))
+        self.actors = BatchedMLP(_actor_sizes(config), memory["actor"])
+        self.critics, self.targets = (BatchedMLP(_critic_sizes(config), memory[name]) for name in ("critic", "target"))
         self.log_alpha_gradient = torch.zeros_like(self.log_alpha)
-        self.any_held = False
+        self.any_constrained = False
         self.loss_sums = memory["loss_sums"].view(len(LOSSES), self.count)
         self._steps = {
             name: torch.zeros((), dtype=torch.float32, device=self.log_alpha.device)
@@ -96,7 +96,7 @@ class Agents:
     def initialize(self, generator: torch.Generator) -> None:
         """Draw new networks, on the CPU.
 
-        Agent after agent, so that how a population is cut into stacks does not change it.
+        Agents are drawn one after another, so that the same seed gives the same population however it is batched.
         """
         for agent in range(self.count):
             self.actors.initialize(agent, generator)
@@ -109,16 +109,18 @@ class Agents:
 
     # --- learning ---------------------------------------------------------------------------------------------------
 
-    def sample(self, heads: Tensor, noise: Tensor) -> Sample:
-        """Actions for the actors' outputs `heads` (K, B, 2A) and standard normal `noise` (K, B, A)."""
-        mean, unbounded = heads.chunk(2, dim=-1)
+    def sample(self, outputs: Tensor, noise: Tensor) -> Sample:
+        """Return the actions for the actors' `outputs` (K, B, 2A) and standard normal `noise` (K, B, A)."""
+        mean, unbounded = outputs.chunk(2, dim=-1)
         log_std = unbounded.clamp(self.config.log_std_min, self.config.log_std_max)
-        spread = log_std.exp() * noise
-        before_tanh = mean + spread
+        noise_times_std = log_std.exp() * noise
+        before_tanh = mean + noise_times_std
         log_density = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
         # log(1 - tanh(u)^2) in the form that does not underflow for large |u|.
         squash = 2 * (math.log(2) - before_tanh - functional.softplus(-2 * before_tanh))
-        return Sample(before_tanh.tanh(), (log_density - squash).sum(-1), spread, (log_std == unbounded).float())
+        return Sample(
+            before_tanh.tanh(), (log_density - squash).sum(-1), noise_times_std, (log_std == unbounded).float()
+        )
 
     def update(self, batch: Batch, noise: Tensor) -> None:
         """One gradient step of every critic, actor and temperature. Never waits for the device.
@@ -127,65 +129,72 @@ class Agents:
         """
         size = batch.reward.shape[1]
         alpha = self.log_alpha.exp()[:, None]
-        # The actor does not change until its own step, so that one pass serves the next actions and its loss.
-        heads, policy = self.actors.forward(torch.cat((batch.next_obs, batch.obs), 1))
-        drawn = self.sample(heads, noise.flatten(1, 2))
-        (next_action, action), (next_log_density, log_density) = (x.split(size, 1) for x in drawn[:2])
+        # The actor does not change until its own step, so one pass serves the next actions and the actor's loss.
+        outputs, actor_activations = self.actors.forward(torch.cat((batch.next_obs, batch.obs), 1))
+        sample = self.sample(outputs, noise.flatten(1, 2))
+        (next_action, action), (next_log_density, log_density) = (x.split(size, 1) for x in sample[:2])
 
-        next_value = self._values(self.targets, batch.next_obs, next_action)[0].amin(1)
-        goal = self.config.reward_scale * batch.reward + self.config.gamma * (1 - batch.terminal) * (
-            next_value - alpha * next_log_density
+        next_q = self._q_values(self.targets, batch.next_obs, next_action)[0].amin(1)
+        td_target = self.config.reward_scale * batch.reward + self.config.gamma * (1 - batch.terminal) * (
+            next_q - alpha * next_log_density
         )
-        q_values, seen = self._values(self.critics, batch.obs, batch.action)
-        error = q_values - goal[:, None]
-        self.critics.backward(seen, (2 / size * error).view(2 * self.count, size, 1), learn=True)
-        self._hold(self.critics, self.memory["critic_anchor"])
-        self._descend({"critic": self.critics.gradient}, self.config.q_lr)
+        # Critic loss: the sum over i = 1, 2 of mean((q_i - td_target)^2), so d loss / d q_i = 2 / B (q_i - td_target).
+        q_values, activations = self._q_values(self.critics, batch.obs, batch.action)
+        td_error = q_values - td_target[:, None]
+        d_q = (2 / size * td_error).view(2 * self.count, size, 1)
+        self.critics.backward(activations, d_q, parameter_gradient=True)
+        self._add_constraint_gradient(self.critics, self.memory["critic_anchor"])
+        self._adam_step({"critic": self.critics.gradient}, self.config.q_lr)
 
-        values, seen = self._values(self.critics, batch.obs, action)
-        value, lower = values.min(1, keepdim=True)
-        # The loss is the mean of alpha * log_density - min(q_1, q_2). Its derivatives, from the critics' outputs back:
-        d_q = torch.zeros_like(q_values).scatter_(1, lower, -1 / size).view(2 * self.count, size, 1)
-        d_pair = self.critics.backward(seen, d_q, inputs=slice(self.config.obs_size, None))
-        assert d_pair is not None
-        d_action = d_pair.view(self.count, 2, size, -1).sum(1)
-        weight = (alpha / size)[..., None]
-        d_mean = d_action * (1 - action.square()) + 2 * weight * action
-        d_log_std = (d_mean * drawn.spread[:, size:] - weight) * drawn.free[:, size:]
-        self.actors.backward(policy, torch.cat((d_mean, d_log_std), -1), rows=slice(size, None), learn=True)
-        self._hold(self.actors, self.memory["actor_anchor"])
-        # The temperature's loss is log_alpha * (entropy - target entropy), the target being -dim(action).
+        # Actor loss: mean(alpha * log pi(a | s) - min(q_1, q_2)), where a = tanh(u), u = mean + std * noise, and
+        # log pi = sum(log N(u; mean, std) - log(1 - a^2)). Hence, for each dimension of the action,
+        #   d loss / d mean    = d loss / d q * d q / d a * (1 - a^2) + alpha / B * 2 a
+        #   d loss / d log_std = d loss / d mean * std * noise - alpha / B, and 0 where log_std is clamped.
+        q_of_policy, activations = self._q_values(self.critics, batch.obs, action)
+        min_q, argmin = q_of_policy.min(1, keepdim=True)
+        d_q = torch.zeros_like(q_of_policy).scatter_(1, argmin, -1 / size).view(2 * self.count, size, 1)
+        d_input = self.critics.backward(activations, d_q, input_columns=slice(self.config.obs_size, None))
+        assert d_input is not None
+        d_action = d_input.view(self.count, 2, size, -1).sum(1)
+        entropy_weight = (alpha / size)[..., None]
+        d_mean = d_action * (1 - action.square()) + 2 * entropy_weight * action
+        d_log_std = (d_mean * sample.noise_times_std[:, size:] - entropy_weight) * sample.unclamped[:, size:]
+        d_outputs = torch.cat((d_mean, d_log_std), -1)
+        self.actors.backward(actor_activations, d_outputs, rows=slice(size, None), parameter_gradient=True)
+        self._add_constraint_gradient(self.actors, self.memory["actor_anchor"])
+
+        # Temperature loss: log_alpha * (entropy - target entropy), the target being -A.
         entropy = -log_density.mean(-1)
         torch.add(entropy, self.config.action_size, out=self.log_alpha_gradient)
-        self._descend({"actor": self.actors.gradient, "log_alpha": self.log_alpha_gradient}, self.config.p_lr)
+        self._adam_step({"actor": self.actors.gradient, "log_alpha": self.log_alpha_gradient}, self.config.p_lr)
 
-        actor_loss = (alpha * log_density - value[:, 0]).mean(-1)
-        critic_loss = error.square().mean(-1).sum(1)
+        critic_loss = td_error.square().mean(-1).sum(1)
+        actor_loss = (alpha * log_density - min_q[:, 0]).mean(-1)
         self.loss_sums += torch.stack((critic_loss, actor_loss, alpha[:, 0], q_values.mean((1, 2)), entropy))
 
-    def follow(self, updates: int) -> None:
-        """Move the targets towards the critics by the share tau, if that is due after so many updates."""
+    def update_targets(self, updates: int) -> None:
+        """Move the targets towards the critics by the factor tau, every `target_update_interval` updates."""
         if updates % self.config.target_update_interval == 0:
             self.targets.values.lerp_(self.critics.values, self.config.tau)
 
-    def _values(self, critics: Stack, obs: Tensor, action: Tensor) -> tuple[Tensor, list[Seen]]:
-        """Both critics' values (K, 2, B), and what their gradient needs."""
+    def _q_values(self, critics: BatchedMLP, obs: Tensor, action: Tensor) -> tuple[Tensor, list[Activations]]:
+        """Return both critics' values (K, 2, B), and the activations that their gradient needs."""
         pairs = torch.cat((obs, action), dim=-1)[:, None].expand(-1, 2, -1, -1).flatten(0, 1)
         values, seen = critics.forward(pairs)
         return values.view(self.count, 2, -1), seen
 
-    def _hold(self, networks: Stack, anchor: Tensor) -> None:
-        """Add the gradient of the parameter constraint."""
-        if not self.any_held:
+    def _add_constraint_gradient(self, networks: BatchedMLP, anchor: Tensor) -> None:
+        """Add the gradient of the parameter constraint to that of the loss."""
+        if not self.any_constrained:
             return
-        held = self.held[:, None].expand(-1, networks.count // self.count).flatten()
-        strength = 2 * self.config.constraint_coef * held
+        constrained = self.constrained[:, None].expand(-1, networks.count // self.count).flatten()
+        strength = 2 * self.config.constraint_coef * constrained
         parts = (networks.views(networks.gradient), networks.parameters, networks.views(anchor))
-        for gradient, parameter, fixed in zip(*parts, strict=True):
-            gradient.addcmul_(strength[:, None, None], parameter - fixed)
+        for gradient, parameter, anchored in zip(*parts, strict=True):
+            gradient.addcmul_(strength[:, None, None], parameter - anchored)
 
-    def _descend(self, gradients: Mapping[str, Tensor], lr: float) -> None:
-        """One step of Adam (Kingma and Ba, 2014, arXiv:1412.6980) for the parts of the agents that are named."""
+    def _adam_step(self, gradients: Mapping[str, Tensor], lr: float) -> None:
+        """Take one step of Adam (Kingma and Ba, 2014, arXiv:1412.6980) on the named parts of the agents."""
         first, second = ([self.memory[f"{name}_{moment}"] for name in gradients] for moment in _MOMENTS)
         adam(
             [self.memory[name] for name in gradients], list(gradients.values()), first, second, [],
@@ -194,7 +203,7 @@ class Agents:
         )  # fmt: skip
 
     def finite(self) -> Tensor:
-        """Which agents (K,) have only finite parameters."""
+        """Return which agents (K,) have only finite parameters."""
         sound = torch.isfinite(self.log_alpha)
         for parameter in (*self.actors.parameters, *self.critics.parameters):
             sound = sound & torch.isfinite(parameter.sum((1, 2))).view(self.count, -1).all(1)
@@ -203,39 +212,41 @@ class Agents:
     # --- one agent as data ------------------------------------------------------------------------------------------
 
     def state(self, agent: int) -> dict[str, Tensor]:
-        """Everything that an agent is, as copies: rows (n, P) of its networks, and scalars (1,)."""
+        """Return copies of all parts of an agent: parameters (n, P) of its n networks, and scalars (1,)."""
         state = {}
-        for name, values, stack in self._parts():
-            if stack is None:
+        for name, values, networks in self._parts():
+            if networks is None:
                 state[name] = values[agent, None].clone()
             else:
-                state[name] = torch.stack([stack.row(index, values) for index in self._places(agent, stack)])
+                state[name] = torch.stack(
+                    [networks.row(index, values) for index in self._network_indices(agent, networks)]
+                )
         return state
 
     def load(self, agent: int, state: Mapping[str, Tensor]) -> None:
         """Write what :meth:`state` returned, or a part of it."""
-        for name, values, stack in self._parts():
+        for name, values, networks in self._parts():
             if name not in state:
                 continue
-            if stack is None:
+            if networks is None:
                 values[agent] = state[name][0]
             else:
-                for index, row in zip(self._places(agent, stack), state[name], strict=True):
-                    stack.set_row(index, row, values)
-        self.any_held = bool(self.held.any())
+                for index, row in zip(self._network_indices(agent, networks), state[name], strict=True):
+                    networks.set_row(index, row, values)
+        self.any_constrained = bool(self.constrained.any())
 
     def set_updates(self, count: int) -> None:
-        """Tell the optimizers how many steps they have made."""
+        """Set the number of steps that the optimizers have taken."""
         for step in self._steps.values():
             step.fill_(count)
 
-    def _places(self, agent: int, stack: Stack) -> range:
-        """Where an agent's networks stand in a stack."""
-        each = stack.count // self.count
+    def _network_indices(self, agent: int, networks: BatchedMLP) -> range:
+        """Return the indices of an agent's networks."""
+        each = networks.count // self.count
         return range(each * agent, each * (agent + 1))
 
-    def _parts(self) -> Iterator[tuple[str, Tensor, Stack | None]]:
-        """What an agent is: name, values, and the stack that they are laid out like, if each is not one number."""
+    def _parts(self) -> Iterator[tuple[str, Tensor, BatchedMLP | None]]:
+        """Yield each part of the agents: name, values, and the networks that share its layout; None for scalars."""
         layouts = {"actor": self.actors, "critic": self.critics, "target": self.critics}
         for name, values in self.memory.items():
             if name != "loss_sums":
@@ -243,7 +254,7 @@ class Agents:
 
 
 def new_agents(config: SacConfig, count: int, device: torch.device) -> Agents:
-    """So many agents in memory of their own, not initialized."""
+    """Return `count` agents in newly allocated memory, not initialized."""
     memory = {name: torch.zeros(count * size, device=device) for name, size in agent_sizes(config).items()}
     return Agents(config, memory)
 

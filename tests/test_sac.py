@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 import models
 from arguments import Arguments
 from errors import RunError
-from models import Stack, flat_network, parameter_count
+from models import BatchedMLP, flat_network, parameter_count
 from population import Population
 from replay_buffer import ReplayBuffer
 from sac import Agents, Batch, new_agents
@@ -66,7 +66,7 @@ class PlainSac:
         log_density = (normal.log_prob(before) - torch.log(1 - action**2 + 1e-12)).sum(-1)
         return action, log_density
 
-    def held(self, network, index):
+    def constraint(self, network, index):
         if self.anchor is None:
             return 0.0
         pairs = zip(network.parameters(), self.anchor[index].parameters(), strict=True)
@@ -78,17 +78,17 @@ class PlainSac:
             next_action, next_log_density = self.policy(next_obs, noise[0])
             pair = torch.cat([next_obs, next_action], -1)
             value = torch.minimum(self.t1(pair), self.t2(pair))[:, 0] - alpha * next_log_density
-            goal = reward + CONFIG.gamma * (1 - terminal) * value
+            td_target = reward + CONFIG.gamma * (1 - terminal) * value
         pair = torch.cat([obs, action], -1)
         for index, (critic, optimizer) in enumerate([(self.q1, self.q1_optimizer), (self.q2, self.q2_optimizer)], 1):
-            loss = ((critic(pair)[:, 0] - goal) ** 2).mean() + self.held(critic, index)
+            loss = ((critic(pair)[:, 0] - td_target) ** 2).mean() + self.constraint(critic, index)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         new_action, log_density = self.policy(obs, noise[1])
         pair = torch.cat([obs, new_action], -1)
         loss = (alpha * log_density - torch.minimum(self.q1(pair), self.q2(pair))[:, 0]).mean()
-        loss = loss + self.held(self.actor, 0)
+        loss = loss + self.constraint(self.actor, 0)
         self.actor_optimizer.zero_grad()
         loss.backward()
         self.actor_optimizer.step()
@@ -125,10 +125,10 @@ def new_population(agents, seed, config=CONFIG, learners=1):
 
 
 def put_into_one_stack(population, seed):
-    """Let the agents of a new population be one stack, as they are on a GPU."""
-    stack = new_agents(CONFIG, population.count, CPU)
-    stack.initialize(torch.Generator().manual_seed(seed))
-    population._stacks, population._places = [stack], [(stack, k) for k in range(population.count)]
+    """Let the agents of a new population be one batch, as they are on a GPU."""
+    agents = new_agents(CONFIG, population.count, CPU)
+    agents.initialize(torch.Generator().manual_seed(seed))
+    population._stacks, population._places = [agents], [(agents, k) for k in range(population.count)]
 
 
 def random_batch(agents, generator):
@@ -203,10 +203,10 @@ def test_a_terminal_state_is_not_bootstrapped_and_a_time_limit_is():
 def test_the_squashed_density_integrates_to_one():
     agents = new_agents(FLAGS.sac_config(OBS, 1), 1, CPU)
     agents.initialize(torch.Generator().manual_seed(5))
-    heads, _ = agents.actors.forward(torch.randn(1, 1, OBS).expand(1, 4001, OBS))
-    mean, log_std = heads.chunk(2, -1)
+    outputs, _ = agents.actors.forward(torch.randn(1, 1, OBS).expand(1, 4001, OBS))
+    mean, log_std = outputs.chunk(2, -1)
     u = torch.linspace(-12, 12, 4001)[None, :, None]
-    sample = agents.sample(heads, (u - mean) / log_std.exp())
+    sample = agents.sample(outputs, (u - mean) / log_std.exp())
     total = torch.trapezoid(sample.log_density[0].exp().double(), sample.action[0, :, 0].double())
     assert total.item() == pytest.approx(1, abs=1e-3)
 
@@ -246,7 +246,7 @@ def test_heirs_take_over_networks_targets_optimizers_and_temperature():
 def test_heirs_learn_on_exactly_as_the_best_would():
     population = trained()
     population.inherit(2, [1])
-    population.load_agent_state(1, {"held": torch.zeros(1)})
+    population.load_agent_state(1, {"constrained": torch.zeros(1)})
     generator = torch.Generator().manual_seed(8)
     batch = random_batch(1, generator)
     noise = torch.randn(1, 2, BATCH, ACTION, generator=generator)
@@ -307,11 +307,11 @@ def test_losses_are_means_since_they_were_last_read():
     assert math.isclose(first["temperature"][0], CONFIG.initial_temperature, rel_tol=1e-6)
 
 
-def random_stack(count, sizes, seed):
-    stack = Stack(sizes, torch.zeros(count * parameter_count(sizes)))
+def random_networks(count, sizes, seed):
+    networks = BatchedMLP(sizes, torch.zeros(count * parameter_count(sizes)))
     for index in range(count):
-        stack.initialize(index, torch.Generator().manual_seed(seed + index))
-    return stack
+        networks.initialize(index, torch.Generator().manual_seed(seed + index))
+    return networks
 
 
 # Without oneDNN, which not every build of PyTorch has, the products are PyTorch's own.
@@ -326,35 +326,37 @@ def products(request, monkeypatch):
 @pytest.mark.usefixtures("products")
 @pytest.mark.parametrize("sizes", [(5, 8, 8, 2), (40, 64, 48, 1)])
 def test_a_stack_is_its_networks_side_by_side(sizes):
-    stack = random_stack(3, sizes, 12)
+    networks = random_networks(3, sizes, 12)
     inputs = torch.randn(3, 6, sizes[0])
-    outputs, _ = stack.forward(inputs)
+    outputs, _ = networks.forward(inputs)
     for k in range(3):
-        torch.testing.assert_close(outputs[k], mlp(stack.network_state(k))(inputs[k]))
-        row, found = flat_network(stack.network_state(k))
+        torch.testing.assert_close(outputs[k], mlp(networks.network_state(k))(inputs[k]))
+        row, found = flat_network(networks.network_state(k))
         assert found == sizes
-        np.testing.assert_array_equal(row, stack.row(k))
+        np.testing.assert_array_equal(row, networks.row(k))
 
 
 @pytest.mark.usefixtures("products")
 @pytest.mark.parametrize("sizes", [(5, 8, 8, 2), (40, 64, 48, 1)])
 def test_the_gradient_of_a_stack_is_that_of_its_networks(sizes):
-    stack = random_stack(3, sizes, 13)
+    networks = random_networks(3, sizes, 13)
     inputs, weights = torch.randn(3, 6, sizes[0]), torch.randn(3, 4, sizes[-1])
-    stack.gradient.fill_(float("nan"))
-    _, seen = stack.forward(inputs)
-    found = stack.backward(seen, weights, rows=slice(2, None), learn=True, inputs=slice(2, None))
+    networks.gradient.fill_(float("nan"))
+    _, activations = networks.forward(inputs)
+    found = networks.backward(
+        activations, weights, rows=slice(2, None), parameter_gradient=True, input_columns=slice(2, None)
+    )
     for k in range(3):
-        network = mlp(stack.network_state(k))
+        network = mlp(networks.network_state(k))
         own = inputs[k, 2:].clone().requires_grad_()
         (network(own) * weights[k]).sum().backward()
         torch.testing.assert_close(found[k], own.grad[:, 2:])
         layers = [layer for layer in network if isinstance(layer, nn.Linear)]
         expected = torch.cat([part.reshape(-1) for layer in layers for part in (layer.weight.grad.mT, layer.bias.grad)])
-        torch.testing.assert_close(stack.row(k, stack.gradient), expected)
-    before = stack.gradient.clone()
-    assert stack.backward(seen, weights, rows=slice(2, None)) is None
-    torch.testing.assert_close(stack.gradient, before, rtol=0, atol=0)
+        torch.testing.assert_close(networks.row(k, networks.gradient), expected)
+    before = networks.gradient.clone()
+    assert networks.backward(activations, weights, rows=slice(2, None)) is None
+    torch.testing.assert_close(networks.gradient, before, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("interval", [1, 3])
@@ -447,10 +449,10 @@ def test_an_update_never_waits_for_the_device(monkeypatch):
     agents.initialize(generator)
     buffer = filled_buffer(3)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        for agents.any_held in (False, True):
+        for agents.any_constrained in (False, True):
             batch = buffer.batch(buffer.draw_rows(1, BATCH, generator)[0])
             agents.update(batch, torch.randn(3, 2, BATCH, ACTION, generator=generator))
-        agents.follow(1)
+        agents.update_targets(1)
         with pytest.raises(DataDependentOutputException):
             batch.obs.sum().item()
 

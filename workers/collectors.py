@@ -72,7 +72,7 @@ class Collectors:
             _answer(worker)
 
     def set_policies(self, weights: np.ndarray) -> None:
-        """Hand the actors' parameters (n, P), laid out as `models.Stack.flat` does, to the first n policies."""
+        """Hand the actors' parameters (n, P), laid out as `models.BatchedMLP.row` does, to the first n policies."""
         self._weights.columns["weights"][: len(weights)] = weights
 
     def run(self, orders: Sequence[Order]) -> list[Episode]:
