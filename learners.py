@@ -4,7 +4,6 @@ Threads would not do: two of them lost a quarter of their time to the interprete
 gives up and takes again. As a script this file is such a process.
 """
 
-import contextlib
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,11 +16,13 @@ from torch import Tensor
 from errors import RunError
 from replay_buffer import Transitions
 from sac import Agents, SacConfig
-from workers.machine import public_environment, take_long_turns
-from workers.process import Arrays, Header, WorkerDied, WorkerProcess, serve, wait_any
+from workers.machine import take_long_turns
+from workers.pool import Answer, Job, Lost, WorkerPool
+from workers.process import Arrays, Header, WorkerProcess, serve
 from workers.shared_table import SharedTable
 
-_TRIES = 3  # learners that may end before the run does
+_TRIES = 3  # calls in a row in each of which a learner is lost
+_JOB_SECONDS, _UPDATE_SECONDS = 60.0, 10.0  # in which a job must be done: in any case, and for each update
 
 
 class Piece(NamedTuple):
@@ -63,12 +64,16 @@ class Learners:
     """
 
     def __init__(self, count: int, config: SacConfig, agents: SharedTable, transitions: Sequence[SharedTable]) -> None:
-        self._config = config
-        self._tables = [agents, *transitions]
+        tables = [agents, *transitions]
+        first = {
+            "config": asdict(config),
+            "tables": [[table.fd, table.capacity, table.widths] for table in tables],
+        }
         self._agents = agents.capacity
-        self._workers = [self._start() for _ in range(count)]
-        self._starting = set(self._workers)
-        self._deaths = 0
+        self._workers = WorkerPool(
+            "learner", count, lambda: WorkerProcess("learners", first, fds=[table.fd for table in tables])
+        )
+        self._losing = 0  # calls in a row in which a learner was lost
 
     def learn(
         self, parts: Sequence[slice], piece: Callable[[slice, int], Piece], stop: Callable[[], bool]
@@ -88,58 +93,43 @@ class Learners:
         made, left = 0, deque(parts)
         lost: dict[int, str] = {}
         due: list[tuple[slice, int]] = []
-        idle = [worker for worker in self._workers if worker not in self._starting]
-        at_work: dict[WorkerProcess, int] = {}
-        while due or left or at_work:
-            ready = next((task for task in due if task[1] not in at_work.values()), None)
-            if idle and ready:
-                due.remove(ready)
-                worker = idle.pop()
-                at_work[worker] = ready[1]
-                fields = piece(*ready)._asdict()
-                arrays = {name: fields.pop(name).numpy() for name in ("rows", "noise")}
-                with contextlib.suppress(WorkerDied):  # which is noticed below
-                    worker.send(fields, arrays)
-            elif idle and left and stop():
-                left.clear()
-            elif idle and left:
-                part = left.popleft()
-                due += [(part, agent) for agent in range(self._agents)]
-                made = part.stop
-            else:
-                for worker in wait_any([*at_work, *self._starting]):
-                    agent = at_work.pop(worker, None)
-                    self._starting.discard(worker)
-                    try:
-                        worker.receive()
-                        idle.append(worker)
-                    except WorkerDied as death:
-                        if agent is not None:
-                            lost[agent] = str(death)
-                        self._replace(worker, death)
+        learning: set[int] = set()
+
+        def next_job(_: WorkerProcess) -> Job | None:
+            nonlocal made
+            if not any(agent not in learning for _, agent in due) and left:
+                if stop():
+                    left.clear()
+                else:
+                    part = left.popleft()
+                    due.extend((part, agent) for agent in range(self._agents) if agent not in lost)
+                    made = part.stop
+            for number, (part, agent) in enumerate(due):
+                if agent not in learning:
+                    del due[number]
+                    learning.add(agent)
+                    fields = piece(part, agent)._asdict()
+                    arrays = {name: fields.pop(name).numpy() for name in ("rows", "noise")}
+                    return Job(fields, _JOB_SECONDS + _UPDATE_SECONDS * len(arrays["rows"]), arrays)
+            return None
+
+        def done(_: WorkerProcess, job: Job, outcome: Answer | Lost) -> None:
+            agent = job.header["agent"]
+            learning.discard(agent)
+            if isinstance(outcome, Lost):
+                lost[agent] = outcome.how
+                due[:] = [task for task in due if task[1] != agent]
+
+        self._workers.run(next_job, done)
+        self._losing = self._losing + 1 if lost else 0
+        if self._losing == _TRIES:
+            how = next(iter(lost.values()))
+            raise RunError(f"a learner {how}, as others before it; with too little memory, try --num_learners 1")
         return made, lost
-
-    def _start(self) -> WorkerProcess:
-        one_thread = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
-        fds = [table.fd for table in self._tables]
-        worker = WorkerProcess("learners", environment=public_environment() | one_thread, fds=fds)
-        addresses = [[table.fd, table.capacity, table.widths] for table in self._tables]
-        worker.send({"config": asdict(self._config), "tables": addresses})
-        return worker
-
-    def _replace(self, worker: WorkerProcess, death: WorkerDied) -> None:
-        self._deaths += 1
-        if self._deaths == _TRIES:
-            raise RunError(f"a learner {death}, as others before it; with too little memory, try --num_learners 1")
-        worker.kill()
-        fresh = self._start()
-        self._workers[self._workers.index(worker)] = fresh
-        self._starting.add(fresh)
 
     def close(self) -> None:
         """End the processes."""
-        for worker in self._workers:
-            worker.close()
+        self._workers.close()
 
 
 def _serve() -> None:

@@ -1,10 +1,8 @@
 """The worker processes that run reward functions: who does what, for how long, and what if one does not come back."""
 
-import contextlib
+import mmap
 import os
-import sys
 import tempfile
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from errors import RunError
 from reward_code.check import one_line
 from reward_code.names import MOST_COMPONENTS
-from workers.process import Arrays, Header, WorkerDied, WorkerProcess, WorkerTimeout, wait_any
+from workers import pool
+from workers.pool import Answer, Lost, WorkerPool
+from workers.process import Header, WorkerProcess
 from workers.shared_table import SharedTable
 
 if TYPE_CHECKING:
     from tasks.task import Input
 
-_START_SECONDS = 120.0
 _COMPILE_SECONDS = 120.0  # on top of a job's own time, where a worker has to compile first
 _SOURCES_OF_A_WORKER = 64  # then it makes room for a fresh one: a compiled function keeps about 4 MB for good
 _NO_ROW = -1
@@ -63,25 +61,35 @@ class Job:
         return self.header["do"] == "compile" or bool(self.header.get("compiled"))
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a worker said to a job; of the form that the job asked for."""
+class _RewardWorker(WorkerProcess):
+    """A process, what it knows, and the integer in which it says at which row it is."""
 
-    header: Header
-    arrays: Arrays
+    def __init__(self, start: Header, table: SharedTable | None) -> None:
+        self.sources: dict[str, bool] = {}  # that it has seen, and whether it has machine code of each
+        fd = _shared_integer()
+        try:
+            self._progress = np.frombuffer(mmap.mmap(fd, 8), np.int64)
+            first = {**start, "do": "start", "progress": fd, "table": None}
+            fds = [fd]
+            if table is not None:
+                first["table"] = [table.fd, table.capacity, table.widths]
+                fds.append(table.fd)
+            super().__init__("reward_code.worker", first, fds=fds, environment=_environment())
+        finally:
+            os.close(fd)
 
+    def prepare(self, job: Job) -> pool.Job:
+        """Return the message for a job that this worker is given, with the time that it needs."""
+        compiles = job.compiled and not self.sources.get(job.source)
+        self.sources[job.source] = job.compiled or self.sources.get(job.source, False)
+        self._progress[0] = _NO_ROW
+        seconds = job.seconds + (_COMPILE_SECONDS if compiles else 0.0)
+        return pool.Job({**job.header, "source": job.source, "seconds": seconds}, seconds, job.columns)
 
-@dataclass(eq=False)
-class _Seat:
-    """A worker's place, and what it is doing there: starting, the job with that number, or nothing."""
-
-    process: WorkerProcess
-    progress: int  # descriptor of the integer in which the worker says at which row it is
-    deadline: float
-    starting: bool = True
-    job: int | None = None
-    sources: set[str] = field(default_factory=set)  # all that it has seen
-    compiled: set[str] = field(default_factory=set)  # those of which it has machine code
+    def row(self, job: Job) -> int | None:
+        """The row of its job at which the worker is, or was when it ended; None if it had not come to one."""
+        row = int(self._progress[0])
+        return row if 0 <= row < job.header.get("stop", row + 1) - job.header.get("start", 0) else None
 
 
 class RewardPool:
@@ -100,17 +108,15 @@ class RewardPool:
     def __init__(
         self, inputs: "Mapping[str, Input]", count: int, table: SharedTable | None, memory_limit_mb: int
     ) -> None:
-        self._inputs = {name: [x.column, x.start, x.stop, x.shape] for name, x in inputs.items()}
-        self._table = table
-        self._memory_limit_mb = memory_limit_mb
-        self._home: dict[str, _Seat] = {}  # the worker that has compiled a source, or is about to
+        places = {name: [x.column, x.start, x.stop, x.shape] for name, x in inputs.items()}
+        first = {"inputs": places, "memory_mb": memory_limit_mb}
         self.gap = ""
-        self._seats = [self._new_seat() for _ in range(count)]
+        self._workers = WorkerPool("reward worker", count, lambda: _RewardWorker(first, table), self._note_gap)
 
     @property
     def pids(self) -> list[int]:
         """The process ids of the workers."""
-        return [seat.process.pid for seat in self._seats]
+        return [worker.pid for worker in self._workers]
 
     def run(self, jobs: Sequence[Job]) -> list[Answer | Failure]:
         """Have the jobs done, in any order; their answers are in the order of `jobs`.
@@ -119,129 +125,74 @@ class RewardPool:
         """
         answers: dict[int, Answer | Failure] = {}
         waiting = deque(range(len(jobs)))
-        asked_twice: set[int] = set()
+        at_work: dict[_RewardWorker, int] = {}
+        given_again: set[int] = set()
         failed: dict[str, Failure] = {}
-        try:
-            while len(answers) < len(jobs):
-                for seat in self._seats:
-                    while not seat.starting and seat.job is None:
-                        number = self._next_job(seat, jobs, waiting)
-                        if number is None:
-                            break
-                        if jobs[number].source in failed:
-                            answers[number] = failed[jobs[number].source]
-                        else:
-                            self._give(seat, number, jobs[number])
-                for seat in self._news():
-                    if seat.job is None:
-                        self._welcome(seat)
-                        continue
-                    number = seat.job
-                    answer = self._take(seat, jobs[number])
-                    if isinstance(answer, Failure):
-                        if answer.kind == "crash" and answer.row is None and number not in asked_twice:
-                            asked_twice.add(number)  # the worker may have been killed while it was idle
-                            waiting.appendleft(number)
-                            continue
-                        failed[jobs[number].source] = answer
-                    answers[number] = answer
-        finally:
-            for seat in self._seats:
-                if seat.job is not None:  # an interrupt came: nobody waits for what this worker will answer
-                    self._replace(seat)
+
+        def next_job(worker: _RewardWorker) -> pool.Job | None:
+            # Machine code is used where it is: the worker that has compiled a source, or is about to, keeps it.
+            elsewhere = {source for other in self._workers if other is not worker for source in _compiled(other)}
+            for number in list(waiting):
+                job = jobs[number]
+                if job.source in failed:
+                    waiting.remove(number)
+                    answers[number] = failed[job.source]
+                elif not (job.compiled and job.source in elsewhere):
+                    waiting.remove(number)
+                    at_work[worker] = number
+                    return worker.prepare(job)
+            return None
+
+        def done(worker: _RewardWorker, _: pool.Job, outcome: Answer | Lost) -> None:
+            number = at_work.pop(worker)
+            job = jobs[number]
+            if isinstance(outcome, Lost) and number not in given_again and _is_innocent(outcome, worker.row(job)):
+                given_again.add(number)
+                waiting.appendleft(number)
+                return
+            answers[number] = answer = self._judge(worker, job, outcome)
+            if isinstance(answer, Failure):
+                failed[job.source] = answer
+
+        if jobs:
+            self._workers.run(next_job, done)
         return [answers[number] for number in range(len(jobs))]
 
     def close(self) -> None:
         """End the processes."""
-        for seat in self._seats:
-            seat.process.kill()
-            os.close(seat.progress)
-        self._seats = []
+        self._workers.close()
 
-    # Jobs
-
-    def _next_job(self, seat: _Seat, jobs: Sequence[Job], waiting: deque[int]) -> int | None:
-        """Take out the first job that waits for this worker, or for any."""
-        for number in waiting:
-            if not jobs[number].compiled or self._home.get(jobs[number].source, seat) is seat:
-                waiting.remove(number)
-                return number
-        return None
-
-    def _give(self, seat: _Seat, number: int, job: Job) -> None:
-        seconds = job.seconds
-        if job.compiled:
-            self._home[job.source] = seat
-            seconds += 0.0 if job.source in seat.compiled else _COMPILE_SECONDS
-        seat.job, seat.deadline = number, time.monotonic() + seconds
-        seat.sources.add(job.source)
-        os.pwrite(seat.progress, _NO_ROW.to_bytes(8, sys.byteorder, signed=True), 0)
-        with contextlib.suppress(WorkerDied):  # the news comes when the answer is read
-            seat.process.send({**job.header, "source": job.source, "seconds": seconds}, job.columns)
-
-    def _news(self) -> list[_Seat]:
-        """Wait for messages; the seats from which one can be read, or should have come by now."""
-        busy = [seat for seat in self._seats if seat.starting or seat.job is not None]
-        if not busy:
-            return []
-        first_deadline = min(seat.deadline for seat in busy)
-        ready = wait_any([seat.process for seat in busy], max(0.0, first_deadline - time.monotonic()))
-        return [seat for seat in busy if seat.process in ready or time.monotonic() >= seat.deadline]
-
-    def _take(self, seat: _Seat, job: Job) -> Answer | Failure:
+    def _judge(self, worker: _RewardWorker, job: Job, outcome: Answer | Lost) -> Answer | Failure:
+        """Return the answer if it is one, else how the function failed; replaces a worker that cannot be kept."""
+        if isinstance(outcome, Lost):
+            if outcome.kind == "late" or "SIGPROF" in outcome.how:
+                return Failure("timeout", f"it did not end within {job.seconds:.3g} s", worker.row(job))
+            return Failure("crash", f"the process that ran it {outcome.how}", worker.row(job))
         try:
-            answer = Answer(*seat.process.receive(max(0.0, seat.deadline - time.monotonic())))
-            _validate(answer, job)
-        except Exception as error:  # whatever a worker says is to be survived
-            row = int.from_bytes(os.pread(seat.progress, 8, 0), sys.byteorder, signed=True)
-            self._replace(seat)
-            known_row = row if 0 <= row < job.header.get("stop", row + 1) - job.header.get("start", 0) else None
-            if isinstance(error, WorkerTimeout) or "SIGPROF" in str(error):
-                return Failure("timeout", f"it did not end within {job.seconds:.3g} s", known_row)
-            what = str(error) if isinstance(error, WorkerDied) else "answered nonsense"
-            return Failure("crash", f"the process that ran it {what}", known_row)
-        seat.job = None
-        if job.compiled:
-            seat.compiled.add(job.source)
-        kind, reason, row = answer.header.get("failed", ("", "", None))
-        if kind == "tampering" or len(seat.sources) >= _SOURCES_OF_A_WORKER:
-            self._replace(seat)
-        return Failure(kind, one_line(reason), row) if kind else answer
+            _validate(outcome, job)
+        except Exception:  # after hostile code a worker may say anything
+            self._workers.replace(worker)
+            return Failure("crash", "the process that ran it answered nonsense", worker.row(job))
+        kind, reason, row = outcome.header.get("failed", ("", "", None))
+        if kind == "tampering" or len(worker.sources) >= _SOURCES_OF_A_WORKER:
+            self._workers.replace(worker)
+        return Failure(kind, one_line(reason), row) if kind else outcome
 
-    # Processes
-
-    def _new_seat(self) -> _Seat:
-        progress = _shared_integer()
-        return _Seat(self._start(progress), progress, time.monotonic() + _START_SECONDS)
-
-    def _start(self, progress: int) -> WorkerProcess:
-        fds, table = [progress], None
-        if self._table is not None:
-            fds.append(self._table.fd)
-            table = [self._table.fd, self._table.capacity, self._table.widths]
-        process = WorkerProcess("reward_code.worker", environment=_environment(), fds=fds)
-        limits = {"progress": progress, "memory_mb": self._memory_limit_mb}
-        with contextlib.suppress(WorkerDied):  # the news comes with the welcome
-            process.send({"do": "start", "inputs": self._inputs, "table": table, **limits})
-        return process
-
-    def _welcome(self, seat: _Seat) -> None:
-        try:
-            header, _ = seat.process.receive(max(0.0, seat.deadline - time.monotonic()))
-        except (WorkerTimeout, WorkerDied) as error:
-            raise RunError(f"a reward worker does not start: it {error}; its own words stand above") from error
+    def _note_gap(self, header: Header) -> None:
         self.gap = str(header["gap"])
-        seat.starting = False
 
-    def _replace(self, seat: _Seat) -> None:
-        seat.process.kill()
-        seat.process, seat.deadline = self._start(seat.progress), time.monotonic() + _START_SECONDS
-        seat.starting, seat.job, seat.sources, seat.compiled = True, None, set(), set()
-        self._home = {source: home for source, home in self._home.items() if home is not seat}
+
+def _compiled(worker: _RewardWorker) -> list[str]:
+    return [source for source, compiled in worker.sources.items() if compiled]
+
+
+def _is_innocent(lost: Lost, row: int | None) -> bool:
+    """Whether a job may have been lost for no fault of its function: its worker had not begun, or was stopped."""
+    return lost.kind == "stopped" or (lost.kind == "died" and row is None and "SIGPROF" not in lost.how)
 
 
 def _validate(answer: Answer, job: Job) -> None:
-    """Raise ValueError, or what comes of it, for what is no answer: after hostile code a worker may say anything."""
+    """Raise ValueError, or whatever follows from its form, for something that is not an answer to the job."""
     header, arrays = answer.header, answer.arrays
     if "failed" in header:
         kind, reason, row = header["failed"]

@@ -20,6 +20,7 @@ from models import BatchedMLP, flat_network, parameter_count
 from population import Population
 from replay_buffer import ReplayBuffer
 from sac import Agents, Batch, new_agents
+from workers.process import WorkerProcess
 
 OBS, ACTION, HIDDEN, BATCH = 7, 3, 16, 12
 FLAGS = Arguments("from_scratch", hidden_size=HIDDEN)
@@ -414,20 +415,27 @@ def test_nothing_is_learned_when_it_is_told_to_stop_at_once():
         assert population.updates == 3
 
 
-def test_the_agent_of_a_learner_that_is_killed_is_lost_and_the_others_learn_on():
+def test_the_agent_of_a_learner_that_is_killed_is_lost_and_the_others_learn_on(monkeypatch):
     struck, same = (new_population(3, 22, learners=2) for _ in range(2))
     with contextlib.closing(struck), contextlib.closing(same):
 
         def strike():
-            struck.learn(8, 5)
-            learners = struck._learners
-            victim = next(worker for worker in learners._workers if worker not in learners._starting)
-            os.kill(victim.pid, signal.SIGKILL)
-            return struck.learn(8, 50)
+            """Learn while a learner is killed as it gets its first job."""
+            send, victims = WorkerProcess.send, []
+
+            def deadly_send(worker, *message):
+                if not victims and message[0].get("agent") is not None:
+                    victims.append(worker)
+                    os.kill(worker.pid, signal.SIGKILL)
+                send(worker, *message)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(WorkerProcess, "send", deadly_send)
+                return struck.learn(8, 50)
 
         [(agent, why)] = strike().items()
         assert why == "was killed by SIGKILL"
-        assert same.learn(8, 5) == same.learn(8, 50) == {}
+        assert same.learn(8, 50) == {}
         sound = [k for k in range(3) if k != agent]
         for k in sound:
             torch.testing.assert_close(struck.agent_state(k), same.agent_state(k), rtol=0, atol=0)
@@ -436,7 +444,7 @@ def test_the_agent_of_a_learner_that_is_killed_is_lost_and_the_others_learn_on()
             assert population.learn(8, 50) == {}
         for k in range(3):
             torch.testing.assert_close(struck.agent_state(k), same.agent_state(k), rtol=0, atol=0)
-        assert len(strike()) == 1
+        assert len(strike()) == len(strike()) == 1
         with pytest.raises(RunError, match=r"a learner was killed by SIGKILL, as others .*--num_learners 1"):
             strike()
 

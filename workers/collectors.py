@@ -7,6 +7,7 @@ thread. Every episode depends on its own seed alone, so results cannot depend on
 import contextlib
 import itertools
 import math
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +18,13 @@ from errors import RunError
 from task_specs import Task, get_task
 from tasks.environment import EnvironmentFailed, TaskEnvironment
 from tasks.episode import UNIFORM, Episode, Order
-from workers.machine import cores, public_environment
-from workers.process import Arrays, Header, WorkerDied, WorkerProcess, serve, wait_any
+from workers.machine import cores
+from workers.pool import Answer, Job, Lost, WorkerPool
+from workers.process import Arrays, Header, WorkerProcess, serve
 from workers.shared_table import SharedTable
 
-_TRIES = 3
+_TRIES = 3  # of an episode whose worker is lost
+_EPISODE_SECONDS, _STEP_SECONDS = 60.0, 1.0  # in which an episode must end: for its reset, and for each env step
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Collectors:
         action_repeat: int = 1,
     ) -> None:
         self._weights = SharedTable.create(policies, {"weights": policy.parameters})
-        self._hello: Header = {
+        hello: Header = {
             "task": task.name,
             "task_file": task.task_file,
             "hide_goal": hide_goal,
@@ -67,60 +70,46 @@ class Collectors:
             "policy": [list(policy.sizes), policy.log_std_min, policy.log_std_max],
             "weights": [self._weights.fd, policies, self._weights.widths],
         }
-        self._workers = [self._start() for _ in range(workers or cores())]
-        for worker in self._workers:
-            _answer(worker)
+        self._step_seconds = _STEP_SECONDS * action_repeat
+        self._workers = WorkerPool(
+            "collector",
+            workers or cores(),
+            lambda: WorkerProcess("workers.collectors", hello, fds=[self._weights.fd]),
+            _raise_error,
+        )
 
     def set_policies(self, weights: np.ndarray) -> None:
         """Hand the actors' parameters (n, P), laid out as `models.BatchedMLP.row` does, to the first n policies."""
         self._weights.columns["weights"][: len(weights)] = weights
 
     def run(self, orders: Sequence[Order]) -> list[Episode]:
-        """Collect the episodes, in the order of `orders`. Raises RunError when the simulator keeps dying."""
-        episodes: list[Episode | None] = [None] * len(orders)
-        waiting = list(range(len(orders)))[::-1]
-        tries = [0] * len(orders)
-        at_work: dict[WorkerProcess, int] = {}
-        while waiting or at_work:
-            for worker in self._workers:
-                if waiting and worker not in at_work:
-                    at_work[worker] = number = waiting.pop()
-                    worker.send(vars(orders[number]))
-            for worker in wait_any(list(at_work)):
-                number = at_work.pop(worker)
-                try:
-                    episodes[number] = _episode(*_answer(worker))
-                except WorkerDied as death:
-                    tries[number] += 1
-                    if tries[number] == _TRIES:
-                        raise RunError(
-                            f"an environment worker {death}, {_TRIES} times in one episode (seed {orders[number].seed})"
-                        ) from death
-                    waiting.append(number)
-                    worker.kill()
-                    fresh = self._start()
-                    _answer(fresh)
-                    self._workers[self._workers.index(worker)] = fresh
-        return [episode for episode in episodes if episode is not None]
+        """Collect the episodes, in the order of `orders`. Raises RunError when the simulator fails or keeps dying."""
+        jobs = [Job(vars(order), _EPISODE_SECONDS + order.steps * self._step_seconds) for order in orders]
+        waiting, tries, episodes = deque(jobs), Counter[Job](), dict[Job, Episode]()
+
+        def done(_: WorkerProcess, job: Job, outcome: Answer | Lost) -> None:
+            if isinstance(outcome, Answer):
+                _raise_error(outcome.header)
+                episodes[job] = _episode(outcome.header, outcome.arrays)
+                return
+            tries[job] += 1
+            if tries[job] == _TRIES:
+                seed = job.header["seed"]
+                raise RunError(f"a collector {outcome.how}, {_TRIES} times in one episode (seed {seed})")
+            waiting.appendleft(job)
+
+        self._workers.run(lambda _: waiting.popleft() if waiting else None, done)
+        return [episodes[job] for job in jobs]
 
     def close(self) -> None:
         """End the workers."""
-        for worker in self._workers:
-            worker.close()
-
-    def _start(self) -> WorkerProcess:
-        one_thread = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
-        environment = public_environment() | one_thread
-        worker = WorkerProcess("workers.collectors", environment=environment, fds=[self._weights.fd])
-        worker.send(self._hello)
-        return worker
+        self._workers.close()
 
 
-def _answer(worker: WorkerProcess) -> tuple[Header, Arrays]:
-    header, arrays = worker.receive()
+def _raise_error(header: Header) -> None:
+    """Raise as RunError what the environment has raised in a worker."""
     if "error" in header:
         raise RunError(f"the environment failed: {header['error']}")
-    return header, arrays
 
 
 def _episode(header: Header, arrays: Arrays) -> Episode:

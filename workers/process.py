@@ -1,29 +1,35 @@
-"""Worker processes: how one is started, spoken to and ended, and the memory that it may read.
+"""Worker processes: how one is started, spoken to and ended.
 
 A message is a JSON header and named NumPy arrays. Nothing is pickled, so that a worker that has gone wrong, or that
-has run hostile code, can send its parent nothing but data.
+has run hostile code, can send its parent nothing but data. The parent never waits for one worker: what cannot be sent
+or received yet is sent or received later, so that a worker that has stopped listening holds nobody up.
 """
 
 import contextlib
 import ctypes
 import json
 import math
+import os
 import selectors
 import signal
 import socket
 import struct
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from workers.machine import public_environment
+
 Header = dict[str, Any]
 
 Arrays = dict[str, np.ndarray]
+
+Message = tuple[Header, Arrays]
 
 _PREFIX = struct.Struct("!QQ")  # bytes of the JSON part, bytes of the arrays
 
@@ -35,14 +41,12 @@ _PR_SET_PDEATHSIG = 1
 _ROOT = Path(__file__).parents[1]
 # Our modules come before all others of the same name, whatever PYTHONPATH and PYTHONSAFEPATH say.
 _RUN = "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); runpy.run_module(sys.argv.pop(1), run_name='__main__')"
-
-
-class WorkerTimeout(Exception):
-    """The worker did not answer in time."""
+_LAST_SECONDS = 5.0  # in which the kernel ends a process that is killed, unless a driver holds it
+_ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
 
 
 class WorkerDied(Exception):
-    """The worker has ended, or what it sent is not a message."""
+    """The worker has ended, or what it sent is not a message. The text completes "the worker …"."""
 
 
 class WorkerProcess:
@@ -53,79 +57,112 @@ class WorkerProcess:
 
     Args:
         module: dotted name of a module whose script part calls :func:`serve`.
-        environment: the worker's whole environment; None inherits ours.
+        first: the first message, which prepares the worker; its answer says that the worker is ready.
         fds: file descriptors that the worker inherits under the same numbers.
+        environment: the worker's whole environment; None means ours without keys, for computing on one thread.
     """
 
-    def __init__(self, module: str, *, environment: dict[str, str] | None = None, fds: Sequence[int] = ()) -> None:
+    def __init__(
+        self, module: str, first: Header, *, fds: Sequence[int] = (), environment: dict[str, str] | None = None
+    ) -> None:
         self._socket, theirs = socket.socketpair()
+        self._socket.setblocking(False)
         # A session of its own: Ctrl-C in a terminal goes to the main process alone, which decides what happens.
         self._process = subprocess.Popen(
             [sys.executable, "-c", _RUN, str(_ROOT), module, str(theirs.fileno())],
-            env=environment,
+            env=public_environment() | _ONE_THREAD if environment is None else environment,
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno(), *fds],
             start_new_session=True,
         )
         theirs.close()
         self.pid = self._process.pid
+        self._unsent: deque[memoryview] = deque()
+        self._messages = _messages(self._socket)
+        self.send(first)
 
     def send(self, header: Header, arrays: Mapping[str, np.ndarray] | None = None) -> None:
-        """Send one message. Raises WorkerDied when nobody listens any more."""
-        self._socket.settimeout(None)
+        """Begin to send a message, and never wait. The arrays must stay as they are until the answer is there."""
+        self._unsent.extend(_encoded(header, arrays or {}))
+        with contextlib.suppress(OSError):  # the news of its end comes with the answer
+            self._send_some()
+
+    def receive(self) -> Message | None:
+        """Return the next message if all of it is there, and never wait; send what the worker takes in the meantime.
+
+        Raises WorkerDied.
+        """
         try:
-            _send(self._socket, header, arrays or {})
-        except OSError as error:
+            self._send_some()
+            return next(self._messages)
+        except Exception as error:  # a worker that runs hostile code may say anything
             raise WorkerDied(self._epitaph()) from error
 
-    def receive(self, timeout: float | None = None) -> tuple[Header, Arrays]:
-        """The next message of the worker, waited for at most `timeout` seconds (WorkerTimeout, WorkerDied)."""
-        try:
-            return _receive(self._socket, None if timeout is None else time.monotonic() + timeout)
-        except TimeoutError as error:
-            raise WorkerTimeout(f"no answer within {timeout:g} s") from error
-        except (OSError, EOFError, ValueError, TypeError) as error:
-            raise WorkerDied(self._epitaph()) from error
+    def _send_some(self) -> None:
+        while self._unsent:
+            try:
+                sent = self._socket.send(self._unsent[0])
+            except BlockingIOError:
+                return
+            self._unsent[0] = self._unsent[0][sent:]
+            if not self._unsent[0]:
+                self._unsent.popleft()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal (SIGSTOP) has stopped the worker. Never where the system cannot say."""
+        if not hasattr(os, "waitid"):
+            return False
+        with contextlib.suppress(ChildProcessError):  # it has ended, and its exit status has been read
+            return os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
+        return False
+
+    @property
+    def events(self) -> int:
+        """What to wait for: that the worker can be read from, and, with something to send, that it takes more."""
+        return selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
 
     def fileno(self) -> int:
-        """The socket's descriptor, so that workers can be waited for."""
+        """Return the socket's descriptor, so that workers can be waited for."""
         return self._socket.fileno()
+
+    def hang_up(self) -> None:
+        """Close the connection. A worker that listens ends then."""
+        self._socket.close()
+
+    def join(self, seconds: float) -> bool:
+        """Wait for the worker's end; returns whether it has ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return self._process.returncode is not None
 
     def kill(self) -> None:
         """End the worker at once, whatever it is doing."""
         self._socket.close()
         self._process.kill()
-        self._process.wait()
-
-    def close(self) -> None:
-        """End an idle worker: it leaves when its parent hangs up; a busy one is killed after a second."""
-        self._socket.close()
-        try:
-            self._process.wait(timeout=1)
-        except subprocess.TimeoutExpired:
-            self.kill()
+        self.join(_LAST_SECONDS)
 
     def _epitaph(self) -> str:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=1)
+        self.join(1.0)
         status = self._process.returncode
         if status is None:
             return "sent something that is not a message"
-        if status < 0:
-            return f"was killed by {signal.Signals(-status).name}"
-        return f"ended with exit status {status}"
+        if status >= 0:
+            return f"ended with exit status {status}"
+        known = {int(number): number.name for number in signal.Signals}
+        return f"was killed by {known.get(-status, f'signal {-status}')}"
 
 
-def wait_any(workers: Sequence[WorkerProcess], timeout: float | None = None) -> list[WorkerProcess]:
-    """Those of `workers` from which something can be read (a message or the news of their end)."""
+def wait_any(workers: Iterable[WorkerProcess], timeout: float) -> None:
+    """Wait until something can be received from one of `workers`, or sent on to it, at most `timeout` seconds."""
     with selectors.DefaultSelector() as selector:
         for worker in workers:
-            selector.register(worker.fileno(), selectors.EVENT_READ, worker)
-        return [key.data for key, _ in selector.select(timeout)]
+            selector.register(worker.fileno(), worker.events)
+        selector.select(timeout)
 
 
-def serve(handle: Callable[[Header, Arrays], tuple[Header, Arrays]]) -> None:
-    """A worker's life: answer each message with what `handle` returns, until the parent has gone.
+def serve(handle: Callable[[Header, Arrays], Message]) -> None:
+    """Live as a worker: answer each message with what `handle` returns, until the parent has gone.
 
     Interrupts are left to the main process, which finishes what it is doing and then hangs up.
     """
@@ -134,49 +171,52 @@ def serve(handle: Callable[[Header, Arrays], tuple[Header, Arrays]]) -> None:
     if sys.platform == "linux":  # a worker caught in an endless loop must not outlive a parent that was killed
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     parent = socket.socket(fileno=int(sys.argv[1]))
-    while True:
-        try:
-            header, arrays = _receive(parent, None)
-        except (EOFError, ConnectionError):
-            return
-        reply, results = handle(header, arrays)
-        try:
-            _send(parent, reply, results)
-        except ConnectionError:
-            return
+    with contextlib.suppress(EOFError, ConnectionError):
+        for message in _messages(parent):
+            assert message is not None  # the socket blocks
+            for part in _encoded(*handle(*message)):
+                parent.sendall(part)
 
 
-def _send(connection: socket.socket, header: Header, arrays: Mapping[str, np.ndarray]) -> None:
+def _encoded(header: Header, arrays: Mapping[str, np.ndarray]) -> list[memoryview]:
+    """Return the bytes of a message; those of the arrays are not copied."""
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     kinds = [[name, array.dtype.str, array.shape] for name, array in arrays.items()]
     text = json.dumps([header, kinds]).encode()
-    connection.sendall(_PREFIX.pack(len(text), sum(array.nbytes for array in arrays.values())) + text)
-    for array in arrays.values():
-        if array.nbytes:
-            connection.sendall(array.data.cast("B"))
+    prefix = _PREFIX.pack(len(text), sum(array.nbytes for array in arrays.values()))
+    return [memoryview(prefix + text), *(array.data.cast("B") for array in arrays.values() if array.nbytes)]
 
 
-def _receive(connection: socket.socket, deadline: float | None) -> tuple[Header, Arrays]:
-    text_size, array_size = _PREFIX.unpack(_receive_exactly(connection, _PREFIX.size, deadline))
-    if text_size > _LONGEST_HEADER or array_size > _LONGEST_ARRAYS:
-        raise ValueError("message too long")
-    header, kinds = json.loads(_receive_exactly(connection, text_size, deadline))
-    data = _receive_exactly(connection, array_size, deadline)
-    arrays: Arrays = {}
-    offset = 0
-    for name, kind, shape in kinds:
-        dtype, count = np.dtype(kind), math.prod(shape)
-        arrays[name] = np.frombuffer(data, dtype, count, offset).reshape(shape)
-        offset += count * dtype.itemsize
-    return header, arrays
+def _messages(connection: socket.socket) -> Generator[Message | None, None, None]:
+    """Yield the messages that arrive; None whenever the rest of one is still to come, unless `connection` blocks.
+
+    Raises EOFError at the end, and any exception for something that is not a message.
+    """
+    while True:
+        text_size, array_size = _PREFIX.unpack((yield from _exactly(connection, _PREFIX.size)))
+        if text_size > _LONGEST_HEADER or array_size > _LONGEST_ARRAYS:
+            raise ValueError("message too long")
+        header, kinds = json.loads((yield from _exactly(connection, text_size)))
+        data = yield from _exactly(connection, array_size)
+        arrays: Arrays = {}
+        offset = 0
+        for name, kind, shape in kinds:
+            dtype, count = np.dtype(kind), math.prod(shape)
+            arrays[name] = np.frombuffer(data, dtype, count, offset).reshape(shape)
+            offset += count * dtype.itemsize
+        yield header, arrays
 
 
-def _receive_exactly(connection: socket.socket, size: int, deadline: float | None) -> bytearray:
+def _exactly(connection: socket.socket, size: int) -> Generator[None, None, bytearray]:
+    """Return the next `size` bytes; yields while they are still to come."""
     data = bytearray(size)
     rest = memoryview(data)
     while rest:
-        connection.settimeout(None if deadline is None else max(deadline - time.monotonic(), 1e-6))
-        received = connection.recv_into(rest)
+        try:
+            received = connection.recv_into(rest)
+        except BlockingIOError:
+            yield
+            continue
         if received == 0:
             raise EOFError
         rest = rest[received:]

@@ -16,6 +16,7 @@ from errors import RunError
 from reward_code import pool as reward_pool
 from reward_code.evaluator import Evaluation, Failure, RewardWorkers
 from reward_rows import INPUTS, WIDTHS, rows
+from workers import pool as worker_pool
 from workers.shared_table import SharedTable
 
 FAST = (
@@ -326,7 +327,7 @@ def test_interrupt_leaves_a_pool_that_works(workers, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(reward_pool, "wait_any", interrupt)
+        patch.setattr(worker_pool, "wait_any", interrupt)
         with pytest.raises(KeyboardInterrupt):
             workers.evaluate([SLOW], rows(100))
     columns = rows(50, seed=8)
@@ -335,7 +336,7 @@ def test_interrupt_leaves_a_pool_that_works(workers, monkeypatch):
 
 def test_worker_that_does_not_start_ends_the_run_with_one_line(monkeypatch):
     monkeypatch.setattr(reward_pool, "_environment", lambda: {"PYTHONHOME": "/nowhere"})
-    with RewardWorkers(INPUTS) as pool, pytest.raises(RunError, match="does not start"):
+    with RewardWorkers(INPUTS) as pool, pytest.raises(RunError, match="a reward worker does not start: it ended"):
         pool.check([FAST], rows(5))
 
 

@@ -125,6 +125,7 @@ def test_workers_do_not_get_the_keys(population, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary")
     monkeypatch.setenv("WANDB_API_KEY", "wb-canary")
     pool = collectors(population, 1)
+    pool.run([ORDERS[3]])
     with open(f"/proc/{pool._workers[0].pid}/environ", "rb") as file:
         environment = file.read()
     pool.close()
