@@ -15,6 +15,10 @@ from workers.shared_table import SharedTable
 EXPLORATION = 255
 """Collector of the transitions that no agent collected."""
 
+_NO_SPREAD = 1e-8  # standard deviation, relative to a mean above 1, below which float32 numbers do not vary
+
+_SMALLEST_SCALE = 1e-3  # of a column of rewards; the inverse of the largest
+
 
 @dataclass(frozen=True)
 class Transitions:
@@ -58,7 +62,7 @@ class ReplayBuffer:
         obs_size, action_size, variable_width: widths of the columns.
         agents: number of reward columns K.
         device: where batches are wanted.
-        shared: False lets every agent draw only from what it collected itself.
+        shared: False lets every agent draw only from what it collected itself, see :func:`own_rows`.
     """
 
     def __init__(
@@ -109,8 +113,12 @@ class ReplayBuffer:
     def add(self, transitions: Mapping[str, np.ndarray], collector: int, success: bool) -> list[tuple[int, int]]:
         """Store an episode (n rows of each column but rewards and collector); return the row ranges [start, stop).
 
-        `success` says whether the episode solved the task, for :meth:`episode_means`.
+        `success` says whether the episode solved the task, see :meth:`episode_success`. Raises ValueError, and stores
+        nothing, if a number is not finite: one such row would in time spoil every agent.
         """
+        for name, values in transitions.items():
+            if not np.isfinite(values).all():
+                raise ValueError(f"{name} of a transition is not finite; leave such an episode out")
         count = len(transitions["action"])
         self._episodes.append((self.added, count, success))
         self.added += count
@@ -155,23 +163,28 @@ class ReplayBuffer:
         """The rewards (size,) of one column as its agent sees them."""
         return self.columns["rewards"][: self.size, agent] * self.scale[agent] + self.shift[agent]
 
-    def rescale(self, agent: int, model: int | None, kind: int) -> None:
+    def rescale(self, agent: int, model: int | None, kind: int) -> str | None:
         """Set an agent's (scale, shift) so that its rewards in the buffer are spread like those of agent `model`.
 
         Args:
             agent: the agent whose column is new.
             model: the agent whose rewards, as trained on, are the measure; None leaves the column as it is.
             kind: 2 maps mean and standard deviation, 1 the standard deviation alone, 0 nothing.
+
+        Returns:
+            Why the spreads are not the same all the same, as one line, or None if they are: a column that does not vary
+            has no scale to give or to take, and the scale stays within bounds.
         """
         self.scale[agent], self.shift[agent] = 1.0, 0.0
+        bounded = None
         if kind and model is not None and self.size:
             new = self.columns["rewards"][: self.size, agent].astype(np.float64)
-            goal = self.trained_rewards(model).astype(np.float64)
-            if new.std() >= 1e-8:
-                self.scale[agent] = goal.std() / new.std()
+            best = self.trained_rewards(model).astype(np.float64)
+            self.scale[agent], bounded = _scale(new, best)
             if kind == 2:
-                self.shift[agent] = goal.mean() - new.mean() * self.scale[agent]
+                self.shift[agent] = best.mean() - new.mean() * self.scale[agent]
         self._publish_pairs()
+        return bounded
 
     def draw_rows(self, updates: int, batch_size: int, generator: torch.Generator) -> Tensor:
         """Rows (updates, K, batch_size): transitions for each agent, drawn uniformly with replacement.
@@ -198,8 +211,7 @@ class ReplayBuffer:
             return
         collector = self.columns["collector"][: self.size]
         for agent in range(self.agents):
-            # The initial exploration belongs to everyone, so that each agent has something to learn from.
-            own = np.flatnonzero((collector == agent) | (collector == EXPLORATION))
+            own = own_rows(collector, agent)
             self._own[agent, : len(own)] = torch.from_numpy(own).to(self.device)
             self._count[agent] = len(own)
 
@@ -228,3 +240,23 @@ class ReplayBuffer:
         self._publish(0, self.size, list(self._drawn))
         self._publish_pairs()
         self._publish_counts()
+
+
+def own_rows(collector: np.ndarray, agent: int) -> np.ndarray:
+    """Return the rows from which an agent draws that does not share, given the collector (size,) of each row.
+
+    They are those that it collected, and the initial exploration, which belongs to everyone. Once the ring has
+    overwritten all of them, an agent that no longer collects has none, and draws from all rows.
+    """
+    own = np.flatnonzero((collector == agent) | (collector == EXPLORATION))
+    return own if len(own) else np.arange(len(collector))
+
+
+def _scale(new: np.ndarray, best: np.ndarray) -> tuple[float, str | None]:
+    """Return the factor that spreads the rewards `new` like `best`, and why it is not their ratio, if it is not."""
+    for who, rewards in (("its own", new), ("the best function's", best)):
+        if rewards.std() < _NO_SPREAD * max(1.0, abs(rewards.mean())):
+            return 1.0, f"{who} rewards are the same in all transitions, so its scale is 1"
+    ratio = float(best.std() / new.std())
+    scale = min(max(ratio, _SMALLEST_SCALE), 1 / _SMALLEST_SCALE)
+    return scale, None if scale == ratio else f"its scale would be {ratio:.3g}, and is bounded to {scale:g}"

@@ -110,9 +110,43 @@ def test_a_constant_column_keeps_its_scale():
     buffer = make(agents=2)
     fill(buffer, 0, 30)
     buffer.set_rewards(1, 0, 30, np.full(30, 7, np.float32))
-    buffer.rescale(1, 0, 2)
+    assert buffer.rescale(1, 0, 2) == "its own rewards are the same in all transitions, so its scale is 1"
     assert buffer.scale[1] == 1
     assert np.allclose(buffer.trained_rewards(1), buffer.trained_rewards(0).mean())
+
+
+@pytest.mark.parametrize("constant", [0, 0.1, -7, 1e9, 1e30])
+def test_a_constant_best_column_does_not_flatten_others(constant):
+    buffer = make(agents=2)
+    fill(buffer, 0, 30)
+    raw = buffer.columns["rewards"][:30, 1].copy()
+    buffer.set_rewards(0, 0, 30, np.full(30, constant, np.float32))
+    assert "the best function's rewards are the same" in buffer.rescale(1, 0, 1)
+    np.testing.assert_array_equal(buffer.trained_rewards(1), raw)
+
+
+@pytest.mark.parametrize(("spread", "scale"), [(1e-5, 1e3), (1e5, 1e-3)])
+def test_the_scale_is_bounded_and_says_so(spread, scale):
+    buffer = make(agents=2)
+    fill(buffer, 0, 30)
+    for agent, factor in ((0, 1.0), (1, spread)):
+        buffer.set_rewards(agent, 0, 30, np.linspace(-1, 1, 30, dtype=np.float32) * np.float32(factor))
+    said = buffer.rescale(1, 0, 2)
+    assert buffer.scale[1] == pytest.approx(scale)
+    assert said == f"its scale would be {1 / spread:.3g}, and is bounded to {scale:g}"
+    assert buffer.rescale(0, 0, 2) is None
+
+
+@pytest.mark.parametrize("name", ["obs", "action", "next_obs", "variables", "env_reward", "terminal"])
+def test_a_transition_that_is_not_finite_is_refused(name):
+    buffer = make()
+    fill(buffer, 0, 10)
+    spoiled = episode(10, 10)
+    spoiled[name][3] = np.nan
+    with pytest.raises(ValueError, match=f"{name} of a transition is not finite"):
+        buffer.add(spoiled, 0, False)
+    assert buffer.size == buffer.added == 10
+    assert len(buffer.episode_success()) == 1
 
 
 def test_a_surviving_column_means_the_same_before_and_after_later_rounds():
@@ -138,6 +172,16 @@ def test_without_sharing_each_agent_draws_what_it_collected_and_the_exploration(
     for agent in range(3):
         own = set(range(10)) | set(range(10 + 20 * agent, 30 + 20 * agent))
         assert set(batch.obs[agent, :, 0].long().tolist()) == own
+
+
+def test_without_sharing_an_agent_whose_rows_are_all_overwritten_draws_from_every_row():
+    buffer = make(capacity=40, shared=False)
+    fill(buffer, 0, 10, EXPLORATION)
+    fill(buffer, 10, 10, 1)
+    fill(buffer, 20, 40, 0)
+    batch = draw(buffer, 2000, torch.Generator().manual_seed(4))
+    for agent in range(3):
+        assert set(batch.obs[agent, :, 0].long().tolist()) == set(range(20, 60))
 
 
 def test_reward_workers_see_what_is_stored():
