@@ -16,8 +16,10 @@ from arguments import Arguments, Setting, default_name
 from errors import RunError, UsageError
 from lares import PROBE, LaRes, seed_for
 from runs.dry_run import describe
+from runs.forecast import refuse_what_cannot_fit
 from runs.interruption import Interruption
 from runs.log import RunLog
+from runs.output import keep_output, plain
 from search.builtin import ProgramSearch
 from search.connect import connect
 from task_specs import get_task
@@ -25,21 +27,23 @@ from workers.machine import cores, without_keys
 
 
 def run(args: Arguments, setting: Setting) -> int:
-    """A whole run; returns 0, 2 after the user's mistake, 1 when it cannot go on, 130 or 143 when interrupted."""
+    """Make a whole run; return 0, 2 after the user's mistake, 1 when it cannot go on, 128 + signal when interrupted."""
+    keep_output()
     try:
         return _run(args, setting)
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(plain(f"error: {error}"), file=sys.stderr)
         return 2
     except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(plain(f"error: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # the second one: the first is remembered, and the run ends in good order
         return 130
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}:
+        if error.filename is None and error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
             raise
-        print(f"error: {error.filename or args.log_dir}: {error.strerror}; what is there stays intact", file=sys.stderr)
+        place = plain(str(error.filename or args.log_dir))
+        print(f"error: {place}: {error.strerror}; what was written before is kept", file=sys.stderr)
         return 1
 
 
@@ -55,6 +59,7 @@ def _run(args: Arguments, setting: Setting) -> int:
     if args.dry_run:
         print(describe(args, setting, task, seed_for(args.seed, PROBE)))
         return 0
+    refuse_what_cannot_fit(args, task, args.pop_size + (setting == "with_init"))
     human_reward = task.human_reward.source if setting == "with_init" and task.human_reward else None
     builtin = ProgramSearch(task, args.seed, human_reward)
     model = connect(

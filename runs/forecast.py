@@ -3,11 +3,23 @@
 import statistics
 import time
 
+import torch
+
 from arguments import Arguments
+from errors import UsageError
 from population import Population
+from replay_buffer import ReplayBuffer
 from runs.log import duration
+from sac import SacConfig, agent_sizes
+from task_specs import Task
+from workers.machine import memory
 
 _TRIES, _UPDATES = 3, 8
+
+# Bytes that a process of each kind takes beside buffer and agents, as measured on Linux with two of each.
+_MAIN, _LEARNER, _COLLECTOR, _REWARD_WORKER = 450e6, 250e6, 130e6, 170e6
+_MAIN_WITH_GPU = 3e9  # CUDA's libraries
+_COPIES = 3  # of the agents: as they are, as of the last evaluation, and one on the way
 
 
 def forecast(args: Arguments, population: Population, env_step: float) -> str:
@@ -24,13 +36,39 @@ def forecast(args: Arguments, population: Population, env_step: float) -> str:
     left = max(args.total_timesteps - done, 0)
     evaluated = left / args.display_interval * population.count * args.eval_episodes * args.episode_length
     seconds = (left + evaluated) * env_step + left * args.update_cycles * update / args.action_repeat
-    memory = buffer.bytes_per_row * min(buffer.capacity, args.total_timesteps // args.action_repeat)
     requests = args.llm_attempts * -(-args.total_timesteps // args.LLM_freq)
     return (
         f"{left:,} env steps to go: about {duration(seconds)} at {1e3 * update:.0f} ms an update of all agents and "
-        f"{1e3 * env_step:.2f} ms an env step; {memory / 1e9:.2f} GB for the buffer; "
+        f"{1e3 * env_step:.2f} ms an env step; "
+        f"{memory_needed(args, buffer.bytes_per_row, population.config, population.count) / 1e9:.1f} GB of memory; "
         f"at most {requests} requests to {args.model}"
     )
+
+
+def memory_needed(args: Arguments, bytes_per_row: int, config: SacConfig, agents: int) -> float:
+    """Return the bytes of memory that a run takes when its buffer is as full as it will be, all processes together."""
+    buffer = bytes_per_row * min(args.buffer_size, args.total_timesteps // args.action_repeat)
+    networks = _COPIES * 4 * agents * sum(agent_sizes(config).values())
+    workers = args.num_workers * (_COLLECTOR + _REWARD_WORKER)
+    if args.device == "cuda":
+        learning = _MAIN_WITH_GPU
+    else:
+        learning = _MAIN + _LEARNER * (0 if args.num_learners == 1 else min(args.num_learners, agents))
+    return buffer + networks + workers + learning
+
+
+def refuse_what_cannot_fit(args: Arguments, task: Task, agents: int) -> None:
+    """Raise UsageError when the run needs more memory than can be had, before anything is paid for."""
+    free = memory()
+    row = ReplayBuffer(1, task.obs_size, task.action_size, task.variable_width, agents, torch.device("cpu"))
+    config = args.sac_config(task.obs_size, task.action_size)
+    needed = memory_needed(args, row.bytes_per_row, config, agents)
+    if free is not None and needed > free:
+        raise UsageError(
+            f"the run needs {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB can be had; lower --buffer-size "
+            f"({args.buffer_size:,} rows of {row.bytes_per_row} bytes), --num_workers ({args.num_workers}) or "
+            f"--num_learners ({args.num_learners})"
+        )
 
 
 def update_seconds(population: Population, batch_size: int) -> float:

@@ -1,32 +1,48 @@
-"""Signals: the user's wish that a run end, remembered until the run can end in good order."""
+"""Signals: what the user or the machine wants of a run, remembered until the run can do it in good order."""
 
 import signal
 from typing import Any
 
 
 class Interruption:
-    """While it is entered, remembers the first SIGINT or SIGTERM in `signal` instead of ending the process.
+    """While it is entered, signals are remembered instead of ending the process, and the main loop asks for them.
 
-    The main loop asks for it where it can stop in good order. A second signal does what it usually does.
+    SIGINT, SIGTERM and SIGHUP (the terminal or the ssh session was closed) ask for the end; `signal` is the first that
+    came. A second SIGINT or SIGTERM does what it usually does. A second SIGHUP does nothing, since the shell and the
+    kernel both send one; and where SIGHUP was ignored at the start, as after ``nohup``, it stays ignored. SIGUSR1 asks
+    for a checkpoint, as Slurm's ``--signal=USR1@60`` does.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._checkpoint = False
         self._before: dict[int, Any] = {}
 
     def requested(self) -> bool:
-        """Whether the user wants the run to end."""
+        """Return whether the run is to end."""
         return self.signal is not None
 
+    def checkpoint_requested(self) -> bool:
+        """Return whether a checkpoint was asked for since the last call."""
+        asked, self._checkpoint = self._checkpoint, False
+        return asked
+
     def __enter__(self) -> "Interruption":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._remember)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._remember_end)
+        self._before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._remember_checkpoint)
         return self
 
     def __exit__(self, *_: object) -> None:
         while self._before:
             signal.signal(*self._before.popitem())
 
-    def _remember(self, number: int, _: Any) -> None:
-        self.signal = number
-        self.__exit__()
+    def _remember_end(self, number: int, _: Any) -> None:
+        if self.signal is None:
+            self.signal = number
+        if number != signal.SIGHUP:
+            signal.signal(number, self._before.pop(number))
+
+    def _remember_checkpoint(self, number: int, _: Any) -> None:
+        self._checkpoint = True

@@ -16,6 +16,8 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 
+from runs import weights_and_biases
+from runs.output import plain
 from workers.machine import without_keys
 
 PACKAGES = ("torch", "numpy", "scipy", "metaworld", "mujoco", "gymnasium", "numba", "openai")
@@ -25,8 +27,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 class RunLog:
     """A run's directory and everything written into it.
 
-    Files are written whole or not at all: a new content appears under its name only once it is complete, and a row of
-    a ``.jsonl`` file is one write.
+    Files are written whole or not at all, those that belong together all or none; a row of a ``.jsonl`` file as well.
 
     Args:
         parent: the directory of all runs.
@@ -37,7 +38,6 @@ class RunLog:
     def __init__(self, parent: str | Path, name: str, config: Mapping[str, Any]) -> None:
         self.directory = _new_directory(Path(parent), name)
         self._began = time.monotonic()
-        self._terminal = sys.stdout
         self._last_line = -math.inf
         self._open_line = False
         self._learning_from = 0, 0.0
@@ -47,7 +47,9 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter
 
         self._board = SummaryWriter(str(self.directory / "tensorboard"))
-        self._wandb = _weights_and_biases(self.directory, config)
+        self._wandb, note = weights_and_biases.begin(self.directory, config)
+        if note:
+            self.say(note)
 
     @property
     def wall_time(self) -> float:
@@ -56,34 +58,43 @@ class RunLog:
 
     # --- files ------------------------------------------------------------------------------------------------------
 
-    def write_bytes(self, name: str, content: bytes) -> None:
-        """Put a file into the run's directory, whole or not at all."""
-        unfinished = self.directory / f".{name}.unfinished"
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(self.directory / name)
+    def write_files(self, files: Mapping[str, bytes]) -> None:
+        """Put files into the run's directory, whole, and all of them or none."""
+        unfinished = {name: self.directory / f".{name}.unfinished" for name in files}
+        try:
+            for name, content in files.items():
+                with unfinished[name].open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+        except OSError:
+            for path in unfinished.values():  # what is left of them would keep the disk full
+                path.unlink(missing_ok=True)
+            raise
+        for name, path in unfinished.items():
+            path.replace(self.directory / name)
+        _sync(self.directory)
 
     def write_text(self, name: str, content: str) -> None:
-        """Put a text file into the run's directory, whole or not at all."""
-        self.write_bytes(name, content.encode())
+        """Put a text file into the run's directory; halves of characters become escapes."""
+        self.write_files({name: content.encode(errors="backslashreplace")})
 
     def write_json(self, name: str, content: Any) -> None:
-        """Put a JSON file into the run's directory, whole or not at all; numbers that are not finite become null."""
+        """Put a JSON file into the run's directory; numbers that are not finite become null."""
         self.write_text(name, json.dumps(_strict(content), indent=2, allow_nan=False) + "\n")
 
     def write_networks(self, networks: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
-        """Put each network's state dict into ``{name}.pth``."""
+        """Put each network's state dict into ``{name}.pth``, all or none: no actor stands beside older critics."""
+        files = {}
         for name, state in networks.items():
             content = io.BytesIO()
             torch.save(dict(state), content)
-            self.write_bytes(f"{name}.pth", content.getvalue())
+            files[f"{name}.pth"] = content.getvalue()
+        self.write_files(files)
 
     def append(self, name: str, row: Mapping[str, Any]) -> None:
         """Add a row to a ``.jsonl`` file."""
-        with (self.directory / name).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_strict(row), allow_nan=False) + "\n")
+        _append(self.directory / name, json.dumps(_strict(row), allow_nan=False) + "\n")
 
     def population(self, programs: Sequence[Any]) -> None:
         """``population.json``: every function ever proposed. What was said and answered is in ``llm.jsonl``."""
@@ -106,12 +117,13 @@ class RunLog:
     # --- the terminal -----------------------------------------------------------------------------------------------
 
     def say(self, text: str) -> None:
-        """Print a line, and keep it in ``run.log``."""
+        """Print a line, and keep it in ``run.log``; what the text of others holds besides text is escaped."""
+        text = plain(text)
         if self._open_line:
-            self._terminal.write("\n")
+            sys.stdout.write("\n")
             self._open_line = False
-        self._terminal.write(text + "\n")
-        self._terminal.flush()
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
         self._keep(text)
 
     def begin_progress(self, env_steps: int, total: int) -> None:
@@ -140,9 +152,9 @@ class RunLog:
             text += f" ({last['tokens_in']:,} and {last['tokens_out']:,} in the last round)"
         if cost["cost"]:
             text += f", cost {cost['cost']:.2f}"
-        if _is_terminal(self._terminal):
-            self._terminal.write(f"\r\x1b[K{text}")
-            self._terminal.flush()
+        if _is_terminal(sys.stdout):
+            sys.stdout.write(f"\r\x1b[K{text}")
+            sys.stdout.flush()
             self._open_line = True
         elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
@@ -151,14 +163,13 @@ class RunLog:
     def close(self) -> None:
         """Finish what is under way."""
         if self._open_line:
-            self._terminal.write("\n")
+            sys.stdout.write("\n")
         self._board.close()
         if self._wandb is not None:
             self._wandb.finish()
 
     def _keep(self, text: str) -> None:
-        with (self.directory / "run.log").open("a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        _append(self.directory / "run.log", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
 
 def duration(seconds: float) -> str:
@@ -178,6 +189,28 @@ def _new_directory(parent: Path, name: str) -> Path:
             number += 1
         else:
             return directory
+
+
+def _append(path: Path, line: str) -> None:
+    """Add a line to a file, whole or not at all."""
+    rest = line.encode()
+    with path.open("ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            while rest:
+                rest = rest[file.write(rest) :]
+        except OSError:
+            file.truncate(before)
+            raise
+
+
+def _sync(directory: Path) -> None:
+    """Have the names in a directory survive a loss of power."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @without_keys()
@@ -209,15 +242,6 @@ def processor() -> str:
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor()
-
-
-def _weights_and_biases(directory: Path, config: Mapping[str, Any]) -> Any:
-    mode = os.environ.get("WANDB_MODE")
-    if mode == "disabled" or not (mode or os.environ.get("WANDB_API_KEY")):
-        return None
-    import wandb  # seconds to import, and few runs want it
-
-    return wandb.init(project="LaRes", name=directory.name, dir=str(directory), config=dict(config))
 
 
 def _is_terminal(stream: TextIO) -> bool:

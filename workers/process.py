@@ -44,6 +44,9 @@ _RUN = "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); runpy.run_module
 _LAST_SECONDS = 5.0  # in which the kernel ends a process that is killed, unless a driver holds it
 _ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
 
+# Whoever signals a whole group, or all processes of a batch job, means the run: the main process decides what happens.
+_LEFT_TO_THE_MAIN_PROCESS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1}
+
 
 class WorkerDied(Exception):
     """The worker has ended, or what it sent is not a message. The text completes "the worker …"."""
@@ -67,14 +70,18 @@ class WorkerProcess:
     ) -> None:
         self._socket, theirs = socket.socketpair()
         self._socket.setblocking(False)
-        # A session of its own: Ctrl-C in a terminal goes to the main process alone, which decides what happens.
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _RUN, str(_ROOT), module, str(theirs.fileno())],
-            env=public_environment() | _ONE_THREAD if environment is None else environment,
-            stdin=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno(), *fds],
-            start_new_session=True,
-        )
+        # The worker inherits the mask, so that it holds from the first moment on.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_THE_MAIN_PROCESS)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _RUN, str(_ROOT), module, str(theirs.fileno())],
+                env=public_environment() | _ONE_THREAD if environment is None else environment,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno(), *fds],
+                start_new_session=True,  # no terminal can reach it
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
         self.pid = self._process.pid
         self._unsent: deque[memoryview] = deque()
@@ -161,13 +168,8 @@ def wait_any(workers: Iterable[WorkerProcess], timeout: float) -> None:
         selector.select(timeout)
 
 
-def serve(handle: Callable[[Header, Arrays], Message]) -> None:
-    """Live as a worker: answer each message with what `handle` returns, until the parent has gone.
-
-    Interrupts are left to the main process, which finishes what it is doing and then hangs up.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def serve(handle: Callable[[Header, Arrays], tuple[Header, Arrays]]) -> None:
+    """Answer each message with what `handle` returns, until the parent has gone."""
     if sys.platform == "linux":  # a worker caught in an endless loop must not outlive a parent that was killed
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     parent = socket.socket(fileno=int(sys.argv[1]))

@@ -1,0 +1,57 @@
+"""Standard output and standard error as something that a run of many hours can rely on."""
+
+import io
+import os
+import re
+import select
+import sys
+from typing import Any, TextIO
+
+# Control characters but for tab and end of line, marks that reorder the line they stand in, halves of characters.
+_NOT_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def plain(text: str) -> str:
+    """Return text of others as it can be shown and written anywhere: what is not text becomes escapes."""
+    return _NOT_TEXT.sub(lambda found: found[0].encode("unicode_escape").decode(), text.replace("\r\n", "\n"))
+
+
+def keep_output() -> None:
+    """See to it that nothing written to standard output and standard error can fail, up to the end of the process.
+
+    When the reader has gone away (``| head``, a pager, a log collector, a closed terminal), what is written from then
+    on is dropped. Characters that the terminal's encoding does not have are shown as escapes.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # it was closed at the start
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif stream is getattr(sys, f"__{name}__"):
+            stream.flush()
+            setattr(sys, name, _lasting(stream))
+
+
+def _lasting(stream: Any) -> TextIO:
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Descriptor(stream.fileno(), "w", closefd=False)),
+        encoding=stream.encoding,
+        errors="backslashreplace",
+        line_buffering=stream.line_buffering,
+    )
+
+
+class _Descriptor(io.FileIO):
+    """A file descriptor that leads nowhere once writing has failed."""
+
+    def write(self, data: Any, /) -> int:
+        while True:
+            try:
+                written = super().write(data)
+            except OSError:
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self.fileno())
+                os.close(nowhere)
+            else:
+                if written is not None:
+                    return written
+                select.select([], [self], [])  # the reader is slow, and the descriptor does not block
