@@ -19,7 +19,7 @@ from arguments import Arguments, Setting
 from errors import RunError
 from population import Population
 from replay_buffer import EXPLORATION, ReplayBuffer
-from reward_code.evaluator import Failure, RewardWorkers
+from reward_code import Failure, RewardWorkers
 from runs.forecast import forecast
 from runs.interruption import Interruption
 from runs.log import RunLog, duration

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 
 import reward_utils
-from reward_code.check import check_source
+from reward_code import check_source
 from reward_code.compile import compile_rows
 from task_specs import TASKS, get_task
 from tasks.environment import TaskEnvironment, scripted_expert

@@ -23,8 +23,7 @@ from benchmarks.yardsticks import bare_products, plain_updates, sb3_updates
 from lares import LaRes
 from population import Population
 from replay_buffer import EXPLORATION, ReplayBuffer
-from reward_code.evaluator import RewardWorkers
-from reward_code.extract import extract
+from reward_code import RewardWorkers, check_source, extract
 from reward_code.worker import RewardFunction
 from runs.interruption import Interruption
 from runs.log import RunLog
@@ -270,7 +269,8 @@ def language_model_rewards(count: int) -> list[str]:
     """Reward functions that a language model has written for the task."""
     lines = (ROOT / "recordings" / f"{TASK}-v2" / "llm.jsonl").read_text(encoding="utf-8").splitlines()
     responses = [response for line in lines for response in json.loads(line)["texts"]]
-    return [extract(response) for response in responses][:count]
+    inputs = get_task(TASK).inputs
+    return [check_source(extract(response).source, inputs) for response in responses[:count]]
 
 
 def reward_workers(rows: int, sources: list[str]) -> tuple[RewardWorkers, list[str]]:

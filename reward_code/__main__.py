@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from errors import RunError, UsageError, nearest
-from reward_code.evaluator import Failure, RewardWorkers
+from reward_code import Failure, RewardWorkers
 
 Columns = Mapping[str, np.ndarray]
 

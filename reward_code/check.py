@@ -5,16 +5,15 @@ is the process that runs what gets through (`reward_code.worker`).
 """
 
 import ast
-import dis
-import graphlib
 import re
-import types
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from errors import nearest
-from reward_code.names import ANNOTATIONS_STAY_TEXT, BUILTINS, IN_WORDS, MODULE_NAMES, words
+from reward_code.names import BUILTINS, MODULE_NAMES, words
+from reward_code.normal_form import TYPE_NODES, normal_form
+from reward_code.syntax import Code, Rejected, bindings, dotted, parse, unparse
+from reward_code.whole import check_depth, check_whole
 
 # Methods and attributes of arrays, lists, dicts and sets.
 _CHANGING = words("add append clear discard extend fill insert pop remove reverse setdefault sort update")
@@ -27,28 +26,14 @@ _ATTRIBUTES = _CHANGING | words("""
 # A keyword that hands out uninitialised memory, or writes where it should not.
 _KEYWORDS_NOT_ALLOWED = words("casting like order out signature strides subok where")
 
-# Modules that a reward function may import, with the name under which they are there anyway.
-_IMPORTS = {
-    "numpy": "np",
-    "numpy.linalg": "np.linalg",
-    "math": "math",
-    "reward_utils": "reward_utils",
-    "metaworld.utils.reward_utils": "reward_utils",
-    "metaworld.envs.mujoco.utils.reward_utils": "reward_utils",
-}
-_IMPORTS_FOR_ANNOTATIONS = ("__future__", "typing", "typing_extensions", "collections.abc", "numpy.typing")
-
 _TAKES_A_GENERATOR = ("all", "any", "list", "max", "min", "set", "sorted", "sum", "tuple")
 _TAKES_A_GENERATOR_IN_MATH = ("fsum", "prod")
 _CALLED_BY_CONSTANTS = BUILTINS - {"enumerate", "filter", "map", "reversed", "zip"}  # iterators keep a state
 _MEANING_OF_ITS_OWN = ("np", "numpy", "math", "reward_utils", "compute_reward", "isinstance")
 
 _LONGEST_SOURCE = 30_000
-_DEEPEST_TREE = 100  # nodes within nodes; whatever walks a tree later takes up to seven calls for each
 _LARGEST_INTEGER = 10**6
 _LARGEST_EXPONENT = 64
-_CLOCK = re.compile(r"now|today", re.I)  # which NumPy reads as the present time, given one of these types
-_DATES = re.compile(r"M8|datetime64|^[<>=|]?M$")
 _FORMAT_SPEC = re.compile(r"[-+ <>=^0,_]*\d{0,2}(\.\d{1,2})?[a-zA-Z%]?")
 
 _NODES = (
@@ -66,9 +51,6 @@ _NODES = (
     *(ast.BitAnd, ast.BitXor, ast.Invert, ast.Not, ast.UAdd, ast.USub, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt),
     *(ast.GtE, ast.Is, ast.IsNot, ast.In, ast.NotIn),
 )
-_TYPE_NODES = (
-    *(ast.Name, ast.Attribute, ast.Subscript, ast.Tuple, ast.List, ast.Constant, ast.BinOp, ast.BitOr, ast.Load),
-)
 _REFUSALS = {
     "While": "a while loop is not allowed; use for over a range",
     "Try": "try is not allowed; test for the case instead",
@@ -85,217 +67,32 @@ _REFUSALS = {
 }
 
 
-def one_line(text: str) -> str:
-    """`text`, which may have been written to do harm, fit for a log and for a terminal."""
-    printable = "".join(character if character.isprintable() else " " for character in text[:1000])
-    return " ".join(printable.split())[:500]
-
-
-class Rejected(Exception):
-    """A candidate that cannot be used.
-
-    Attributes:
-        kind: a short word to count by.
-        reason: one line for the log and for the model.
-        line: where Python's own parser stopped, counted from 1.
-    """
-
-    def __init__(self, kind: str, reason: str, line: int | None = None) -> None:
-        self.reason = one_line(reason)
-        super().__init__(self.reason)
-        self.kind = kind
-        self.line = line
-
-
-def parse(source: str) -> ast.Module:
-    """The syntax tree of `source`. Raises Rejected, whatever the text."""
-    if len(source) > _LONGEST_SOURCE:
-        raise Rejected("syntax", f"the code has {len(source)} characters; it may have {_LONGEST_SOURCE}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(source)
-    except SyntaxError as error:
-        text = " ".join((error.text or "").split())[:80]
-        where = f" in line {error.lineno}" if error.lineno else ""
-        reason = f"the code is not Python: {error.msg}{where}{text and f' (`{text}`)'}"
-        raise Rejected("syntax", reason, error.lineno) from None
-    except (ValueError, MemoryError, RecursionError, SystemError) as error:
-        raise Rejected("syntax", f"the code is not Python: {str(error) or 'nested too deeply'}") from None
-
-
-def check_source(source: str, inputs: Mapping[str, Any]) -> str:
-    """The source without what it need not have (imports, prints, a main part); comments stay.
+def check_code(code: Code, inputs: Mapping[str, Any]) -> Code:
+    """Return the normal form of `code`, which is what may be run.
 
     Args:
-        source: code that defines ``compute_reward``.
+        code: what a model wrote.
         inputs: the argument names that it may have; a value says where the argument lies, and aliases lie at the
             same place.
 
     Raises:
         Rejected: with what is wrong, and what would be right.
     """
-    source = source.replace("\r\n", "\n").replace("\r", "\n")
     try:
-        source = _without_needless(source, parse(source)).strip("\n") + "\n"
-        tree = parse(source)
-        _check_depth(tree)
+        notes = normal_form(code.tree)
+        source = unparse(code.tree)
+        tree = parse(source)  # what is checked is the very text that runs
+        check_depth(tree)
         _Checker(source).visit(tree)
-        _check_signature(tree, inputs)
-        _check_clock(tree)
-        _check_names(tree)
-        _check_recursion(tree)
+        check_whole(tree, inputs)
     except (RecursionError, MemoryError):
         raise Rejected("syntax", "the code is nested too deeply") from None
-    return source
+    return Code(source, tree, tuple(dict.fromkeys([*code.unwrapped, *notes])))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# What need not be there
-
-
-def _without_needless(source: str, tree: ast.Module) -> str:
-    """`source` without imports, print statements, a main part, names for types and facts about itself as a module.
-
-    Its own names for modules are made ours.
-    """
-    edits: list[tuple[ast.AST, str]] = []
-    dropped: set[int] = set()
-    kinds = {"np.ndarray", "numpy.ndarray", "object", "str"}
-    bound = {name for name, _ in _bindings(tree)}
-    names = {} if "numpy" in bound else {"numpy": "np"}
-    for parent in ast.walk(tree):
-        for statement in [*_block(parent, "body"), *_block(parent, "orelse")]:
-            if id(statement) in dropped:
-                continue
-            if isinstance(statement, (ast.Import, ast.ImportFrom)):
-                names.update(_imported(statement, bound))
-                kinds.update(_imported_for_annotations(statement))
-            elif not _is_print(statement) and not (
-                parent is tree and (_is_main_part(statement) or _is_about_module(statement, kinds))
-            ):
-                continue
-            dropped.update(map(id, ast.walk(statement)))
-            edits.append((statement, "" if parent is tree else "pass"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and node.id in names and id(node) not in dropped:
-            if node.id in bound:
-                raise Rejected("name", f"`{node.id}` is imported and also assigned; choose another name")
-            edits.append((node, names[node.id]))
-    return _edited(source, edits) if edits else source
-
-
-def _imported(statement: ast.Import | ast.ImportFrom, bound: set[str]) -> dict[str, str]:
-    """The names that an import binds, and how we write what they stand for; `bound` are the code's own names.
-
-    Raises Rejected.
-    """
-    refusal = Rejected(
-        "import", f"`{ast.unparse(statement)[:80]}` is not allowed; {IN_WORDS} are there without any import"
-    )
-    names = {}
-    if isinstance(statement, ast.Import):
-        for alias in statement.names:
-            if alias.name in _IMPORTS_FOR_ANNOTATIONS:
-                continue
-            if alias.name not in _IMPORTS:
-                raise refusal
-            if alias.asname:
-                names[alias.asname] = _IMPORTS[alias.name]
-            elif "." not in alias.name:
-                names[alias.name] = _IMPORTS[alias.name]
-    else:
-        module = statement.module or ""
-        if module in _IMPORTS_FOR_ANNOTATIONS and not statement.level:
-            return {}
-        for alias in statement.names:
-            if statement.level:
-                raise refusal
-            if f"{module}.{alias.name}" in _IMPORTS:
-                names[alias.asname or alias.name] = _IMPORTS[f"{module}.{alias.name}"]
-            elif module in ("metaworld.envs", "metaworld.envs.mujoco.utils") and alias.name == "reward_utils":
-                names[alias.asname or alias.name] = "reward_utils"
-            elif module not in _IMPORTS:
-                raise refusal
-            elif alias.name != "*":
-                names[alias.asname or alias.name] = f"{_IMPORTS[module]}.{alias.name}"
-            elif _IMPORTS[module] != "reward_utils":
-                everything = MODULE_NAMES[_IMPORTS[module]] - BUILTINS - bound
-                names.update({name: f"{_IMPORTS[module]}.{name}" for name in everything})
-    return {name: meaning for name, meaning in names.items() if name != meaning}
-
-
-def _imported_for_annotations(statement: ast.Import | ast.ImportFrom) -> Iterator[str]:
-    if isinstance(statement, ast.Import) or statement.module in _IMPORTS_FOR_ANNOTATIONS:
-        for alias in statement.names:
-            if isinstance(statement, ast.ImportFrom) or alias.name in _IMPORTS_FOR_ANNOTATIONS:
-                yield alias.asname or alias.name
-
-
-def _block(node: ast.AST, field: str) -> list[ast.stmt]:
-    statements = getattr(node, field, None)
-    return statements if isinstance(statements, list) else []
-
-
-def _bindings(tree: ast.AST) -> Iterator[tuple[str, ast.AST]]:
-    """Every name that code in `tree` binds (imports aside), with the node that binds it."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            yield node.id, node
-        elif isinstance(node, ast.arg):
-            yield node.arg, node
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            yield node.name, node
-
-
-def _is_print(statement: ast.stmt) -> bool:
-    call = statement.value if isinstance(statement, ast.Expr) else None
-    return isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "print"
-
-
-def _is_main_part(statement: ast.stmt) -> bool:
-    test = statement.test if isinstance(statement, ast.If) else None
-    return isinstance(test, ast.Compare) and isinstance(test.left, ast.Name) and test.left.id == "__name__"
-
-
-def _is_about_module(statement: ast.stmt, kinds: set[str]) -> bool:
-    """Whether this gives a type a name, with one of `kinds`, or says something like ``__all__`` of the module."""
-    if not isinstance(statement, (ast.Assign, ast.AnnAssign)) or statement.value is None:
-        return False
-    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-    if any(_path(target) in ("__all__", "__author__", "__version__") for target in targets):
-        return True
-    parts = list(ast.walk(statement.value))
-    return all(isinstance(part, _TYPE_NODES) for part in parts) and any(
-        _path(part) in kinds for part in parts if isinstance(part, ast.expr)
-    )
-
-
-def _edited(source: str, edits: Iterable[tuple[ast.AST, str]]) -> str:
-    """`source` with the text of each node replaced. Raises Rejected where a name is not where Python says it is."""
-    lines = [line.encode() for line in source.split("\n")]
-    starts = [0]
-    for line in lines:
-        starts.append(starts[-1] + len(line) + 1)
-    text = b"\n".join(lines)
-    spans = []
-    for node, new in edits:
-        first = starts[node.lineno - 1] + node.col_offset  # type: ignore[attr-defined]
-        last = starts[node.end_lineno - 1] + node.end_col_offset  # type: ignore[attr-defined]
-        if isinstance(node, ast.Name) and text[first:last] != node.id.encode():  # f-strings before Python 3.12
-            raise Rejected("import", f"write `{new}` where you write `{node.id}`")
-        if not new and text[last : last + 1] in (b"\n", b"") and text[first - 1 : first] in (b"\n", b""):
-            last += 1
-        elif not new:
-            new = "pass"
-        spans.append((first, last, new.encode()))
-    for first, last, replacement in sorted(spans, reverse=True):
-        text = text[:first] + replacement + text[last:]
-    return text.decode()
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What may be there
+def check_source(source: str, inputs: Mapping[str, Any]) -> str:
+    """Return the normal form of `source`. Raises Rejected, as :func:`check_code`."""
+    return check_code(Code(source, parse(source)), inputs).source
 
 
 class _Checker(ast.NodeVisitor):
@@ -334,7 +131,7 @@ class _Checker(ast.NodeVisitor):
         for node in ast.walk(statement):
             if isinstance(node, ast.Call) and id(node) not in in_lambdas:
                 function = node.func
-                if self._module_of(function) is None and _path(function) not in _CALLED_BY_CONSTANTS:
+                if self._module_of(function) is None and dotted(function) not in _CALLED_BY_CONSTANTS:
                     self._reject("construct", node, "a constant beside the functions may not be computed by this")
             elif isinstance(node, (ast.Subscript, ast.Attribute)) and not isinstance(node.ctx, ast.Load):
                 self._reject("construct", node, "only a name can be a constant")
@@ -362,7 +159,7 @@ class _Checker(ast.NodeVisitor):
             self._check_binding(argument, argument.arg)
             if argument.annotation is not None:
                 self._check_annotation(argument.annotation)
-        self._local.append(frozenset(name for name, _ in _bindings(function)))
+        self._local.append(frozenset(name for name, _ in bindings(function)))
         for statement in body:
             self.visit(statement)
         self._local.pop()
@@ -370,7 +167,7 @@ class _Checker(ast.NodeVisitor):
     def _check_annotation(self, annotation: ast.expr) -> None:
         """Annotations are never evaluated; yet only what looks like a type may stand there."""
         for node in ast.walk(annotation):
-            if not isinstance(node, _TYPE_NODES) or "__" in getattr(node, "attr", getattr(node, "id", "")):
+            if not isinstance(node, TYPE_NODES) or "__" in getattr(node, "attr", getattr(node, "id", "")):
                 self._reject("construct", annotation, "an annotation must be a type")
 
     def visit_AnnAssign(self, statement: ast.AnnAssign) -> None:
@@ -395,7 +192,7 @@ class _Checker(ast.NodeVisitor):
             self._reject("attribute", attribute, "attributes cannot be assigned")
         if name.startswith("_"):
             self._reject("attribute", attribute, "an attribute that begins with an underscore is not allowed")
-        module = _path(attribute.value)
+        module = dotted(attribute.value)
         if module in MODULE_NAMES:
             if name not in MODULE_NAMES[module]:
                 self._reject("attribute", attribute, _refusal_in_module(module, name))
@@ -431,7 +228,7 @@ class _Checker(ast.NodeVisitor):
                 self.generic_visit(argument)
             elif isinstance(function, ast.Name) and function.id == "isinstance":
                 for kind in argument.elts if isinstance(argument, ast.Tuple) else [argument]:
-                    if _path(kind) != "np.ndarray":
+                    if dotted(kind) != "np.ndarray":
                         self.visit(kind)
             else:
                 self.visit(argument)
@@ -489,18 +286,8 @@ class _Checker(ast.NodeVisitor):
 
     @staticmethod
     def _module_of(function: ast.expr) -> str | None:
-        module = _path(function.value) if isinstance(function, ast.Attribute) else None
+        module = dotted(function.value) if isinstance(function, ast.Attribute) else None
         return module if module in MODULE_NAMES else None
-
-
-def _path(node: ast.expr) -> str | None:
-    """``np.linalg`` for the node that says so; None for anything that is not a dotted name."""
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        base = _path(node.value)
-        return None if base is None else f"{base}.{node.attr}"
-    return None
 
 
 def _refusal_in_module(module: str, name: str) -> str:
@@ -540,81 +327,3 @@ _INTEGER_ARITHMETIC: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Mult: lambda left, right: left * right,
     ast.Pow: lambda left, right: left ** min(right, 25) if left > 1 else left,
 }
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What the whole must be
-
-
-def _check_signature(tree: ast.Module, inputs: Mapping[str, Any]) -> None:
-    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    rewards = [function for function in functions if function.name == "compute_reward"]
-    if not rewards:
-        raise Rejected("no-code", "the code defines no function named compute_reward")
-    arguments = [*rewards[-1].args.args, *rewards[-1].args.kwonlyargs]
-    places = list(inputs.values())
-    variables = ", ".join(name for number, name in enumerate(inputs) if places[number] not in places[:number])
-    for argument in arguments:
-        if argument.arg not in inputs:
-            unknown = f"compute_reward takes `{argument.arg}`, which is no variable of this task"
-            raise Rejected("signature", f"{unknown}{nearest(argument.arg, inputs)}; the variables are {variables}")
-    if not arguments:
-        raise Rejected("signature", f"compute_reward takes no variable; there are {variables}")
-
-
-def _check_depth(tree: ast.Module) -> None:
-    level: list[ast.AST] = [tree]
-    for _ in range(_DEEPEST_TREE):
-        level = [child for node in level for child in ast.iter_child_nodes(node)]
-    if level:
-        raise Rejected("syntax", f"the code is nested too deeply, in more than {_DEEPEST_TREE} levels")
-
-
-def _check_clock(tree: ast.Module) -> None:
-    strings = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    if any(map(_CLOCK.fullmatch, strings)) and any(map(_DATES.search, strings)):
-        raise Rejected("construct", "a reward must be the same for the same inputs; the time is not there")
-
-
-def _check_names(tree: ast.Module) -> None:
-    """Every name that the compiler would look up outside of the functions must be defined here, or be allowed."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            code = compile(tree, "<reward>", "exec", flags=ANNOTATIONS_STAY_TEXT, dont_inherit=True)
-    except (SyntaxError, ValueError) as error:
-        reason = getattr(error, "msg", str(error))
-        raise Rejected("syntax", f"the code is not Python: {reason}") from None
-    known = {"__annotations__", *MODULE_NAMES, *MODULE_NAMES["reward_utils"], *BUILTINS}
-    for statement in tree.body:
-        known.update(name for name, _ in _bindings(statement) if isinstance(statement, (ast.Assign, ast.AnnAssign)))
-        if isinstance(statement, ast.FunctionDef):
-            known.add(statement.name)
-    for name in _looked_up(code):
-        if name not in known:
-            hint = nearest(name, known - BUILTINS)
-            raise Rejected(
-                "name", f"`{name}` is not defined{hint}; besides its arguments a reward function has {IN_WORDS}"
-            )
-
-
-def _looked_up(code: types.CodeType) -> Iterator[str]:
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            yield instruction.argval
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _looked_up(constant)
-
-
-def _check_recursion(tree: ast.Module) -> None:
-    uses: dict[str, set[str]] = {}
-    for function in ast.walk(tree):
-        if isinstance(function, ast.FunctionDef):
-            own = {name for name, node in _bindings(function) if not isinstance(node, ast.FunctionDef)}
-            uses[function.name] = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)} - own
-    calls = graphlib.TopologicalSorter({name: names & uses.keys() for name, names in uses.items()})
-    try:
-        calls.prepare()
-    except graphlib.CycleError as error:
-        raise Rejected("recursion", f"`{error.args[1][0]}` calls itself; use for over a range") from None

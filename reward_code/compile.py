@@ -110,6 +110,8 @@ def _is_number(kind: kinds.Type) -> bool:
 def _compile_number(x: Any) -> Any:
     if isinstance(x, kinds.BaseTuple) and len(x) > 0:
         return lambda x: _number(x[0])
+    if isinstance(x, kinds.Array) and x.ndim > 0:
+        return lambda x: _float(x.item())  # which raises for more than one element
     return _compile_float(x)
 
 

@@ -6,21 +6,21 @@ reward workers, which prove it on a few transitions, compile it, and evaluate it
 ``python -m reward_code check FILE --task TASK [--state STATE]`` does all of that with the code in a file.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reward_code.check import Rejected, check_source
+from reward_code.check import check_code
 from reward_code.extract import extract
 from reward_code.pool import Answer, Failure, Job, RewardPool
+from reward_code.syntax import Code, Rejected, parse
 from workers.shared_table import SharedTable
 
 if TYPE_CHECKING:
     from tasks.task import Input
 
-__all__ = ["Evaluation", "Failure", "Rejected", "RewardWorkers", "Verdict", "check_source", "extract"]
 
 Columns = Mapping[str, np.ndarray]
 
@@ -36,7 +36,7 @@ class Verdict:
 
     Attributes:
         accepted: whether it can be used.
-        source: its cleaned code; what was found of it, if it is rejected.
+        source: its code, as it was written; what was found of it, if it is rejected.
         kind: why it is rejected, as a word to count by. From the check of its syntax tree "no-code", "syntax",
             "import", "name", "attribute", "construct", "signature" and "recursion", from the proof "type",
             "not-finite", "nondeterministic", "error", "timeout", "memory", "crash" and "tampering", from either
@@ -46,6 +46,7 @@ class Verdict:
         note: why it does not, in one line.
         probe_mean: mean reward on the probe.
         probe_std: standard deviation of the reward on the probe.
+        unwrapped: what the code was found in and rid of, and what its reward was, one phrase for each.
     """
 
     accepted: bool
@@ -56,6 +57,7 @@ class Verdict:
     note: str = ""
     probe_mean: float = 0.0
     probe_std: float = 0.0
+    unwrapped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,13 +92,14 @@ class RewardWorkers:
         table: SharedTable | None = None,
         time_limit: float = 20.0,
         memory_limit_mb: int = 1024,
-        check: "Callable[[str, Mapping[str, Input]], str]" = check_source,
+        check: "Callable[[Code, Mapping[str, Input]], Code]" = check_code,
     ) -> None:
         self._inputs = dict(inputs)
         self._table = table
         self._time_limit = time_limit
         self._check = check
-        self._compiled: dict[str, bool] = {}  # every source that has passed a check, and whether it is machine code
+        self._forms: dict[str, str] = {}  # every source that has passed the check, and the form of it that runs
+        self._compiled: dict[str, bool] = {}  # every form that has been proved, and whether it is machine code
         self._workers = max(count, 1)
         self._pool = RewardPool(inputs, self._workers, table, memory_limit_mb)
 
@@ -105,27 +108,32 @@ class RewardWorkers:
         """What the machine cannot give the workers of their containment; known after the first request."""
         return self._pool.gap
 
-    def check(self, texts: Sequence[str], probe: Columns) -> list[Verdict]:
+    def check(self, texts: Sequence[str], probe: Columns, known: Collection[str] = ()) -> list[Verdict]:
         """Find the code in each answer, check it, prove it on the `probe`, and compile it if that can be done.
 
         Args:
             texts: answers of a language model, or plain sources.
             probe: columns of at least one row.
+            known: the :func:`~reward_code.normal_form.canonical` forms of functions that an answer may repeat beside
+                the one that counts.
 
         Returns:
             The verdicts, in the order of `texts`.
         """
         verdicts = []
         for text in texts:
-            source = ""
+            source, unwrapped = "", tuple[str, ...]()
             try:
-                source = extract(text)
-                source = self._check(source, self._inputs)
-                verdicts.append(Verdict(True, source))
+                code = extract(text, known)
+                source, unwrapped = code.source, code.unwrapped
+                verdicts.append(Verdict(True, source, unwrapped=self._checked(code).unwrapped))
             except Rejected as rejected:
-                verdicts.append(Verdict(False, source, rejected.kind, rejected.reason))
-        proved = self._prove([verdict.source for verdict in verdicts if verdict.accepted], probe)
-        return [proved[verdict.source] if verdict.accepted else verdict for verdict in verdicts]
+                verdicts.append(Verdict(False, source, rejected.kind, rejected.reason, unwrapped=unwrapped))
+        proofs = self._prove([self._forms[verdict.source] for verdict in verdicts if verdict.accepted], probe)
+        return [
+            _joined_verdict(verdict, proofs[self._forms[verdict.source]]) if verdict.accepted else verdict
+            for verdict in verdicts
+        ]
 
     def evaluate_rows(self, sources: Sequence[str], start: int, stop: int) -> list[np.ndarray | Failure]:
         """The rewards of rows [start, stop) of the table.
@@ -173,41 +181,49 @@ class RewardWorkers:
         for (source, header), answer in zip(statistics.items(), answers, strict=True):
             note = answer.reason if isinstance(answer, Failure) else answer.header["note"]
             self._compiled[source] = not note
-            verdicts[source] = Verdict(True, source, "", "", not note, note, header["mean"], header["std"])
+            unwrapped = ("a reward of one element",) if header.get("one_element") else ()
+            verdicts[source] = Verdict(True, source, "", "", not note, note, header["mean"], header["std"], unwrapped)
         return verdicts
+
+    def _checked(self, code: Code) -> Code:
+        """Return the normal form of `code`, and remember it. Raises Rejected."""
+        form = self._check(code, self._inputs)
+        self._forms[code.source] = form.source
+        return form
+
+    def _form_of(self, source: str) -> str | Failure:
+        """Return the form of `source` that runs, or why there is none."""
+        if source not in self._forms:
+            try:
+                self._checked(Code(source, parse(source)))
+            except Rejected as rejected:
+                return Failure(rejected.kind, rejected.reason)
+        return self._forms[source]
 
     def _evaluate(
         self, sources: Sequence[str], columns: Columns, start: int, stop: int, sent: bool, components: bool = False
     ) -> list[Evaluation | Failure]:
         """Evaluate rows [start, stop) of `columns`, which are `sent`, or else are the table's."""
-        results: dict[str, Evaluation | Failure] = {}
-        for source in sources:
-            if source not in self._compiled:
-                try:
-                    self._check(source, self._inputs)
-                    self._compiled[source] = False
-                except Rejected as rejected:
-                    results[source] = Failure(rejected.kind, rejected.reason)
-        while open_sources := list(dict.fromkeys(source for source in sources if source not in results)):
-            jobs = [
-                job for source in open_sources for job in self._jobs(source, columns, start, stop, sent, components)
-            ]
+        forms = [self._form_of(source) for source in sources]
+        results: dict[str | Failure, Evaluation | Failure] = {form: form for form in forms if isinstance(form, Failure)}
+        while open_forms := [form for form in dict.fromkeys(forms) if isinstance(form, str) and form not in results]:
+            jobs = [job for form in open_forms for job in self._jobs(form, columns, start, stop, sent, components)]
             answers = self._pool.run(jobs)
-            for source in open_sources:
-                mine = [(job, answer) for job, answer in zip(jobs, answers, strict=True) if job.source == source]
+            for form in open_forms:
+                mine = [(job, answer) for job, answer in zip(jobs, answers, strict=True) if job.source == form]
                 failed = next((answer for _, answer in mine if isinstance(answer, Failure)), None)
                 if failed is not None and failed.row is None and mine and mine[0][0].compiled:
                     # Machine code has hung or crashed. The interpreted function has the last word, and knows the row.
-                    self._compiled[source] = False
+                    self._compiled[form] = False
                 else:
-                    results[source] = self._joined(mine, columns, start, stop)
-        return [results[source] for source in sources]
+                    results[form] = self._joined(mine, columns, start, stop)
+        return [results[form] for form in forms]
 
     def _jobs(
         self, source: str, columns: Columns, start: int, stop: int, sent: bool, components: bool
     ) -> Iterator[Job]:
         """The jobs that evaluate one source: machine code is at home in one worker, the rest is split over all."""
-        compiled = self._compiled[source] and not components
+        compiled = self._compiled.get(source, False) and not components
         share = -(-(stop - start) // self._workers)
         size = _COMPILED_ROWS if compiled else min(_INTERPRETED_ROWS, max(_FEWEST_ROWS, share))
         for first in range(start, stop, size):
@@ -236,6 +252,10 @@ class RewardWorkers:
             ):
                 components.setdefault(name, np.zeros(stop - start, np.float32))[place] = values
         return Evaluation(rewards, components)
+
+
+def _joined_verdict(checked: Verdict, proved: Verdict) -> Verdict:
+    return replace(proved, source=checked.source, unwrapped=checked.unwrapped + proved.unwrapped)
 
 
 def _rows(columns: Columns) -> int:

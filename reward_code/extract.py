@@ -1,204 +1,192 @@
 """The code in a model's answer, however the answer is written."""
 
-import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 
-from reward_code.check import Rejected, parse
+from reward_code import wrappings
+from reward_code.fragments import functions_in, is_whole, with_helpers
+from reward_code.normal_form import canonical
+from reward_code.syntax import Code, Rejected, parse
+from reward_code.wrappings import DEFINES
 
-_FENCE = re.compile(r"(?P<indent>[ \t>]*)(?P<fence>`{3,}|~{3,})[ \t]*(?P<language>[\w+#.-]*)")
-_END_OF_THINKING = re.compile(r"</\s*(think|thinking|thought|reasoning|analysis|scratchpad|reflection)\s*>", re.I)
-_CODE_BEGINS = re.compile(r"[ \t]*(import |from \w|def |async def |@|[A-Za-z_]\w*\s*(:[^=]+)?= ?\S)")
 _REWARD = re.compile(r"^[ \t]*def[ \t]+compute_reward\b", re.MULTILINE)
-
-# What word processors and chat windows put in the place of plain characters.
-_INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u200c\u200d\u2060\u00ad"))
-_SPACES = dict.fromkeys(
-    map(ord, "\u00a0\u1680\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"), " "
-)
-_PLAIN = str.maketrans(
-    {
-        **dict.fromkeys("‘’‚‛′`´", "'"),
-        **dict.fromkeys("“”„‟″«»", '"'),
-        **dict.fromkeys("‐‑‒–—―−﹣－", "-"),
-        **dict.fromkeys("×∗⋅·", "*"),
-        **dict.fromkeys("÷∕⁄", "/"),
-        "\u2028": "\n",
-        "≤": "<=",
-        "≥": ">=",
-        "≠": "!=",
-        "…": "...",
-    }
-)
+_CODE_BEGINS = re.compile(r"[ \t]*(import |from \w|def |async def |class |@|[A-Za-z_]\w*\s*(:[^=]+)?= ?\S)")
 
 _LONGEST_TEXT = 400_000
 _MOST_TRIES = 40
+_MOST_VERSIONS = 8  # of the function in a text without fences
+_DEEPEST_WRAPPING = 4
 
 
-def extract(text: str) -> str:
-    """The code in `text` that defines ``compute_reward``, with plain characters and line ends.
+def extract(text: str, known: Collection[str] = ()) -> Code:
+    """Return the code in `text` that defines ``compute_reward``.
 
-    In this order: the last fenced block that defines the function and is Python, with the helpers that it needs from
-    the other blocks; the bare text. What stands in a thinking section counts only if nothing stands behind it.
+    It is the last whole function: one that is Python, returns something, and lacks no name. Fenced blocks go before
+    bare text, and what stands in a thinking section counts only if nothing stands behind it. From other blocks it gets
+    the functions and constants that it needs and lacks.
+
+    Args:
+        text: an answer, or a plain source.
+        known: the :func:`~reward_code.normal_form.canonical` forms of functions that are passed over while there is
+            another.
 
     Raises:
-        Rejected: there is no such code, or it is not Python.
+        Rejected: there is no such code, or it is not Python, or which function counts cannot be told.
     """
     if len(text) > _LONGEST_TEXT:
         raise Rejected("no-code", f"the answer has {len(text)} characters; it may have {_LONGEST_TEXT}")
-    text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_INVISIBLE).translate(_SPACES)
+    text = wrappings.plain(text)
     if not text.strip():
         raise Rejected("no-code", "the answer is empty")
-    thought = list(_END_OF_THINKING.finditer(text))
-    parts = [text[thought[-1].end() :], text] if thought else [text]
-    problem: Rejected | None = None
-    for part in parts:
-        blocks = list(_blocks(part))
-        for number in reversed(range(len(blocks))):
-            if _REWARD.search(blocks[number]):
+    reading = _Reading(known)
+    passed_over: list[Code] = []
+    for part in wrappings.behind_thinking(text):
+        for code in _whole_ones_first(reading.codes(part)):
+            if not known or canonical(code.tree) not in known:
+                note = ("a function that is known already, behind it",) if passed_over else ()
+                return replace(code, unwrapped=(*code.unwrapped, *note))
+            passed_over.append(code)
+    if passed_over:
+        return passed_over[0]
+    raise reading.problem or _no_function(text)
+
+
+def _whole_ones_first(codes: Iterator[Code]) -> Iterator[Code]:
+    fragments = []
+    for code in codes:
+        if not is_whole(code):
+            fragments.append(code)
+        elif fragments:
+            yield replace(code, unwrapped=(*code.unwrapped, "a function that is not whole, behind it"))
+        else:
+            yield code
+    yield from fragments
+
+
+class _Reading:
+    """One answer as it is read: what was in the way is remembered, for the case that nothing is found."""
+
+    def __init__(self, known: Collection[str]) -> None:
+        self.problem: Rejected | None = None
+        self._known = known
+        self._python: dict[str, Code | None] = {}  # what each block is, once it has been tried
+
+    def codes(self, text: str, depth: int = 0) -> Iterator[Code]:
+        """Yield each function in `text`, the one that counts most first."""
+        blocks = wrappings.blocks(text, self._is_python)
+        defining = [number for number, block in enumerate(blocks) if DEFINES.search(block)]
+        for number in reversed(defining):
+            others = [*blocks[:number][::-1], *blocks[number + 1 :]]
+            for code in self._codes_in(blocks[number], depth, fenced=True):
+                yield with_helpers(code, map(self._as_python, others))
+        if not defining and DEFINES.search(text):
+            yield from self._codes_in(text, depth, fenced=False)
+
+    def _codes_in(self, text: str, depth: int, fenced: bool) -> list[Code]:
+        """Return the functions that `text` holds as it is, or else those of the first wrapping with a whole one."""
+        found: list[Code] = []
+        for codes in self._readings(text, depth, fenced):
+            if any(map(is_whole, codes)):
+                return codes
+            found = found or codes
+        return found
+
+    def _readings(self, text: str, depth: int, fenced: bool) -> Iterator[list[Code]]:
+        """Yield what `text` is as code, as a wrapping of code, and as code between prose, in the likeliest order."""
+        as_it_is = not wrappings.has_entities(text)
+        if as_it_is:
+            yield self._functions_of_python(text) if fenced else self._functions_between_prose(text)
+        if depth < _DEEPEST_WRAPPING:
+            yield from self._unwrapped(text, depth)
+        if as_it_is and fenced:
+            yield self._functions_between_prose(text)
+
+    def _unwrapped(self, text: str, depth: int) -> Iterator[list[Code]]:
+        if strings := wrappings.strings_in_json(text):
+            yield self._only_one([code for string in strings for code in self._inside(string, "a JSON value", depth)])
+        if any(map(DEFINES.search, wrappings.blocks(text, self._is_python))):
+            yield self._inside(text, "Markdown within a block", depth)
+        for inner, wrapping in wrappings.unwrapped(text):
+            if inner != text:
+                yield self._inside(inner, wrapping, depth)
+
+    def _inside(self, text: str, wrapping: str, depth: int) -> list[Code]:
+        codes = self.codes(wrappings.plain(text), depth + 1)
+        return [replace(code, unwrapped=(wrapping, *code.unwrapped)) for code in codes]
+
+    def _only_one(self, codes: list[Code]) -> list[Code]:
+        """Return `codes` if all of them that are not known are the same. Raises Rejected."""
+        forms = {canonical(code.tree) for code in codes if is_whole(code)}.difference(self._known)
+        if len(forms) > 1:
+            raise Rejected("no-code", f"the JSON holds {len(forms)} different functions compute_reward; give one")
+        return codes
+
+    def _is_python(self, block: str) -> bool:
+        return self._as_python(block) is not None
+
+    def _as_python(self, block: str) -> Code | None:
+        """Return `block` in the first spelling of it that is Python."""
+        if block not in self._python:
+            self._python[block] = next(self._tried(wrappings.spellings(block)), None)
+        return self._python[block]
+
+    def _tried(self, spellings: Iterator[tuple[str, str]]) -> Iterator[Code]:
+        tried = set()
+        for spelling, note in spellings:
+            source = spelling.strip("\n") + "\n"
+            if source not in tried:
+                tried.add(source)
                 try:
-                    return _with_helpers(_python(blocks[number]), blocks, number)
+                    yield Code(source, parse(source), (note,) if note else ())
                 except Rejected as rejected:
-                    problem = problem or rejected
-        if _REWARD.search(part) and not any(_REWARD.search(block) for block in blocks):
-            try:
-                return _bare(part)
-            except Rejected as rejected:
-                problem = problem or rejected
-    raise problem or _no_function(text)
+                    if DEFINES.search(source):
+                        self.problem = self.problem or rejected
 
+    def _functions_of_python(self, block: str) -> list[Code]:
+        code = self._as_python(block)
+        return [*functions_in(code)] if code else []
 
-def _blocks(text: str) -> Iterator[str]:
-    """The contents of the fenced blocks, in order. One that is never closed ends at the next, or with the text."""
-    fence, indent, lines = "", "", []
-    for line in text.split("\n"):
-        mark = _FENCE.match(line)
-        if not (mark and mark["fence"].startswith(fence) and "`" not in line[mark.end() :]):
-            lines.append(line)
-            continue
-        if fence:
-            yield _body(lines, indent)
-        closes = fence and not mark["language"]
-        fence, indent, lines = "" if closes else mark["fence"], mark["indent"], []
-    if fence:
-        yield _body(lines, indent)
+    def _functions_between_prose(self, text: str) -> list[Code]:
+        """Return the functions in a text without fences, the last one first."""
+        lines = text.split("\n")
+        places = [number for number, line in enumerate(lines) if _REWARD.match(line)]
+        found: list[Code] = []
+        for end in [None, *places[:0:-1]][:_MOST_VERSIONS] if places else []:
+            for spelling, note in wrappings.characters("\n".join(lines[:end])):
+                code = self._without_prose(spelling, note)
+                if code is not None:
+                    found += functions_in(code)
+                    break
+        return found
 
-
-def _body(lines: list[str], indent: str) -> str:
-    if ">" in indent:  # a quotation: every line begins with the mark
-        lines = [re.sub(r"^[ \t]*>[ \t]?", "", line) for line in lines]
-    return "\n".join(lines)
-
-
-def _python(code: str) -> str:
-    """`code` in the first spelling of it that is Python; raises Rejected with what is wrong with the first."""
-    problem: Rejected | None = None
-    spaced = [code.expandtabs(4), code.expandtabs(8)]
-    for spelling in dict.fromkeys([code, *map(_dedented, [code, *spaced, spaced[0].translate(_PLAIN)])]):
-        try:
-            parse(spelling)
-            return spelling.strip("\n") + "\n"
-        except Rejected as rejected:
-            problem = problem or rejected
-    assert problem is not None
-    raise problem
-
-
-def _dedented(code: str) -> str:
-    """Without the indentation of the first line, where the later lines have at least that or nothing."""
-    lines = code.strip("\n").split("\n")
-    width = len(lines[0]) - len(lines[0].lstrip())
-    return "\n".join(line[width:] if not line[:width].strip() else line for line in lines)
-
-
-def _with_helpers(code: str, blocks: list[str], place: int) -> str:
-    """`code`, the block at `place`, behind those of the others that define what it or they use and do not define.
-
-    Of two that define the same, the nearest before it counts, then the first behind it.
-    """
-    helpers: dict[int, str] = {}
-    providers: dict[str, int] = {}
-    for number in [*range(place)[::-1], *range(place + 1, len(blocks))]:
-        try:
-            helper = _python(blocks[number])
-            defined = _defined(parse(helper))
-        except Rejected:
-            continue
-        if "compute_reward" not in defined:
-            helpers[number] = helper
-            for name in defined:
-                providers.setdefault(name, number)
-    chosen: set[int] = set()
-    needed = _undefined(code)
-    while needed:
-        number = providers.get(needed.pop(), place)
-        if number not in {place, *chosen}:
-            chosen.add(number)
-            needed |= _undefined(helpers[number])
-    return "\n\n".join([*(helpers[number] for number in sorted(chosen)), code])
-
-
-def _defined(tree: ast.Module) -> set[str]:
-    names = set()
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef):
-            names.add(node.name)
-        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
-            names.update(inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name))
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            names.update(alias.asname or alias.name for alias in node.names)
-    return names
-
-
-def _undefined(code: str) -> set[str]:
-    used: set[str] = set()
-    bound: set[str] = set()
-    for node in ast.walk(parse(code)):
-        if isinstance(node, ast.Name):
-            (used if isinstance(node.ctx, ast.Load) else bound).add(node.id)
-        elif isinstance(node, ast.arg):
-            bound.add(node.arg)
-        elif isinstance(node, ast.FunctionDef):
-            bound.add(node.name)
-    return used - bound
-
-
-def _bare(text: str) -> str:
-    """The code in a text without fences: what is left when the lines at which Python stumbles are cut off."""
-    problem: Rejected | None = None
-    for spelling in dict.fromkeys([text, text.expandtabs(4), text.expandtabs(4).translate(_PLAIN)]):
-        lines = spelling.split("\n")
+    def _without_prose(self, text: str, note: str) -> Code | None:
+        """Return what is left around the last function when the lines at which Python stumbles are cut off."""
+        lines = text.split("\n")
         reward = max(number for number, line in enumerate(lines) if _REWARD.match(line))
         indent = lines[reward][: len(lines[reward]) - len(lines[reward].lstrip())]
         lines = [line.removeprefix(indent) for line in lines]
-        starts = [
-            *[number for number in range(reward) if _CODE_BEGINS.match(lines[number])][: _MOST_TRIES // 2],
-            reward,
-        ]
+        begins = [number for number in range(reward) if _CODE_BEGINS.match(lines[number])]
+        starts = [*begins[: _MOST_TRIES // 2], reward]
         end = len(lines)
         for _ in range(_MOST_TRIES):
-            code = "\n".join(lines[starts[0] : end])
+            source = "\n".join(lines[starts[0] : end]).strip("\n") + "\n"
             try:
-                parse(code)
-                return code.strip("\n") + "\n"
+                return Code(source, parse(source), (note,) if note else ())
             except Rejected as rejected:
-                problem = problem or rejected
+                self.problem = self.problem or rejected
                 stumbled = starts[0] + (rejected.line or 1) - 1
             if stumbled > reward:  # in the prose behind the code, or in the code itself, which is then given up
-                prose = [
-                    number
-                    for number in range(reward + 1, min(stumbled + 1, end))
-                    if re.match(r"[^\s)#]", lines[number])
-                ]
+                behind = range(reward + 1, min(stumbled + 1, end))
+                prose = [number for number in behind if re.match(r"[^\s)#]", lines[number])]
                 if not prose:
-                    break
+                    return None
                 end = prose[-1]
             elif len(starts) > 1:
                 starts = [number for number in starts[1:] if number > stumbled] or [reward]
             else:
-                break
-    assert problem is not None
-    raise problem
+                return None
+        return None
 
 
 def _no_function(text: str) -> Rejected:

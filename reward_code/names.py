@@ -27,17 +27,18 @@ def words(text: str) -> frozenset[str]:
 MODULE_NAMES: dict[str, frozenset[str]] = {
     "np": words("""
         abs absolute add all allclose amax amin any append arange arccos arccosh arcsin arcsinh arctan arctan2 arctanh
-        argmax argmin argsort argwhere around array array_equal asarray asanyarray atleast_1d atleast_2d average bool
+        argmax argmin argsort argwhere around array array_equal asanyarray asarray atleast_1d atleast_2d average bool
         bool_ broadcast_to cbrt ceil clip column_stack concatenate copy copysign cos cosh count_nonzero cross cumprod
-        cumsum deg2rad degrees diag diff divide dot e einsum equal euler_gamma exp exp2 expand_dims expm1 eye fabs
-        float32 float64 flip float_power floating floor floor_divide fmax fmin fmod full full_like greater greater_equal
-        heaviside hstack hypot identity inf inner int32 int64 integer interp isclose isfinite isinf isnan isscalar less
-        less_equal linalg linspace log log10 log1p log2 logaddexp logical_and logical_not logical_or logical_xor matmul
-        max maximum mean median min minimum mod multiply nan nan_to_num nanmax nanmean nanmin nansum ndarray ndim
-        negative newaxis nonzero not_equal number ones ones_like outer percentile pi piecewise polyval power prod ptp
-        quantile rad2deg radians ravel reciprocal remainder repeat reshape rint roll round row_stack searchsorted select
-        shape sign signbit sin sinc sinh size sort sqrt square squeeze stack std subtract sum take tan tanh tile trace
-        transpose trapezoid tri tril triu true_divide trunc unique unwrap vander var vdot vstack where zeros zeros_like
+        cumsum deg2rad degrees diag diff divide dot double e einsum equal euler_gamma exp exp2 expand_dims expm1 eye
+        fabs flip float32 float64 float_power floating floor floor_divide fmax fmin fmod full full_like greater
+        greater_equal heaviside hstack hypot identity inf inner int32 int64 int_ integer interp isclose isfinite isin
+        isinf isnan isscalar less less_equal linalg linspace log log10 log1p log2 logaddexp logical_and logical_not
+        logical_or logical_xor matmul max maximum mean median min minimum mod multiply nan nan_to_num nanmax nanmean
+        nanmin nansum ndarray ndim negative newaxis nonzero not_equal number ones ones_like outer percentile pi
+        piecewise polyval power prod ptp quantile rad2deg radians ravel reciprocal remainder repeat reshape rint roll
+        round searchsorted select shape sign signbit sin sinc single sinh size sort sqrt square squeeze stack std
+        subtract sum take tan tanh tile trace transpose trapezoid tri tril triu true_divide trunc unique unwrap vander
+        var vdot vstack where zeros zeros_like
         """),
     "np.linalg": words("cond cross det eigvalsh inv lstsq matrix_norm norm pinv solve vector_norm"),
     "math": words("""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reward_code.check import one_line
 from reward_code.names import MOST_COMPONENTS
+from reward_code.syntax import one_line
 from workers import pool
 from workers.pool import Answer, Lost, WorkerPool
 from workers.process import Header, WorkerProcess

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from reward_code import names, sandbox
-from reward_code.check import one_line
 from reward_code.compile import compile_rows, warm_up
+from reward_code.syntax import one_line
 from workers.process import Arrays, Header, serve
 from workers.shared_table import SharedTable
 
@@ -74,12 +74,14 @@ class RewardFunction:
         self._function, self._parameters = _define(source)
         self._places = [inputs[name] for name in self._parameters]
         self._compiled: Callable[..., None] | None = None
+        self.returns_arrays = False
 
     def interpreted(self, columns: Arrays, backwards: bool = False) -> np.ndarray:
         """The reward of every row (n,) float64, in order or from the last row to the first. Raises Failed."""
         rewards = np.empty(_length(columns))
         for row, result in self._results(columns, backwards):
             rewards[row] = _reward(result, row)
+            self.returns_arrays |= isinstance(_first(result), np.ndarray)
         return rewards
 
     def components(self, columns: Arrays) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -225,7 +227,8 @@ class Worker:
             row = int(np.argmax(rewards != again))
             reason = f"the same inputs gave first {rewards[row]:.9g} and then {again[row]:.9g}"
             raise Failed("nondeterministic", reason, row)
-        return {"mean": float(rewards.mean()), "std": float(rewards.std())}, {}
+        statistics = {"mean": float(rewards.mean()), "std": float(rewards.std())}
+        return {**statistics, "one_element": function.returns_arrays}, {}
 
     def _compile(self, function: RewardFunction, columns: Arrays) -> tuple[Header, Arrays]:
         try:
@@ -347,9 +350,12 @@ def _line(error: BaseException) -> str:
 
 
 def _number(value: Any) -> float | None:
-    """A real scalar of Python or NumPy as float; None for everything else. A truth value counts as 0 or 1."""
-    if isinstance(value, np.ndarray) and value.ndim == 0:
-        value = value[()]
+    """A real scalar of Python or NumPy, or the one element of an array, as float; None for everything else.
+
+    A truth value counts as 0 or 1.
+    """
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.reshape(())[()]
     if not isinstance(value, (int, float, np.integer, np.floating, np.bool_)):
         return None
     try:
@@ -358,9 +364,12 @@ def _number(value: Any) -> float | None:
         return math.inf
 
 
+def _first(result: Any) -> Any:
+    return result[0] if isinstance(result, (tuple, list)) and result else result
+
+
 def _reward(result: Any, row: int) -> float:
-    if isinstance(result, (tuple, list)) and result:
-        result = result[0]
+    result = _first(result)
     reward = _number(result)
     if reward is None:
         shape = f" of shape {result.shape}" if isinstance(result, np.ndarray) else ""

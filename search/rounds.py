@@ -18,7 +18,7 @@ import numpy as np
 
 from arguments import Setting
 from errors import RunError
-from reward_code.evaluator import Rejected, RewardWorkers, Verdict, extract
+from reward_code import Rejected, RewardWorkers, Verdict, extract
 from search.builtin import ProgramSearch
 from search.prompting import Prompts
 from search.protocol import BudgetSpent, LanguageModel, Message, Parent, Recorded, Reply, Request, ServiceAway, Usage
@@ -287,7 +287,7 @@ class RewardSearch:
         for program in waiting:
             program.kind, program.reason = SURPLUS, "the population was full already"
             with contextlib.suppress(Rejected):
-                program.source = extract(program.response)
+                program.source = extract(program.response).source
         for program in candidates:
             if not program.accepted:  # nobody will go on with that conversation
                 program.response, program.messages = "", []

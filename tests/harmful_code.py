@@ -217,7 +217,7 @@ _FOR_THE_PROOF = {
     "type": {
         "nothing": "x = obs[0]",
         "an array": "return obs - 1.0",
-        "an array of one": "return obs[:1]",
+        "an array of two": "return obs[:2]",
         "an empty tuple": "return ()",
         "a dict": "return {{'reward': 1.0}}",
         "a string": "return 'good'",
@@ -282,7 +282,7 @@ _WHOLE = {
     "double-starred parameters": "def compute_reward(**obs):\n    return 1.0\n",
     "positional-only parameters": "def compute_reward(obs, /):\n    return 1.0\n",
     "no such variable": "def compute_reward(observation):\n    return 1.0\n",
-    "self": "def compute_reward(self, obs):\n    return 1.0\n",
+    "self": "def compute_reward(self, obs):\n    return 1.0 if self else 0.0\n",
     "no variable": "def compute_reward():\n    return 1.0\n",
     "another name": "def reward(obs):\n    return 1.0\n",
     "async": "async def compute_reward(obs):\n    return 1.0\n",

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from chat_server import completion, serving
-from reward_code.evaluator import check_source, extract
+from reward_code import check_source, extract
 from task_specs import get_task
 
 ROOT = Path(__file__).parents[1]
@@ -219,7 +219,7 @@ def test_the_shipped_recordings_hold_code_that_can_be_used(task):
     for exchange in exchanges:
         assert len(exchange["texts"]) == exchange["count"]
         for text in exchange["texts"]:
-            check_source(extract(text), inputs)
+            check_source(extract(text).source, inputs)
 
 
 def test_a_shipped_recording_trains_without_a_key(tmp_path):

@@ -10,7 +10,7 @@ import torch
 from arguments import parse_args
 from lares import BROKEN, FAILED, LaRes
 from replay_buffer import EXPLORATION
-from reward_code.evaluator import Failure
+from reward_code import Failure
 from runs.interruption import Interruption
 from runs.log import RunLog
 from search.builtin import ProgramSearch

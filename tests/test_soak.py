@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from chat_server import Answer, completion, failure, serving
-from reward_code.evaluator import RewardWorkers
+from reward_code import RewardWorkers
 from search.builtin import ProgramSearch
 from search.remote import RemoteModel
 from search.rounds import AgentReport, RewardSearch

@@ -15,8 +15,9 @@ from metaworld.utils import reward_utils as metaworld_reward_utils
 import reward_utils
 from errors import UsageError
 from good_answers import ANSWERS
+from reward_code import Evaluation, Rejected, RewardWorkers, check_source, extract
 from reward_code.__main__ import _columns_of
-from reward_code.evaluator import Evaluation, Rejected, RewardWorkers, check_source, extract
+from reward_code.check import check_code
 from reward_code.names import BUILTINS, MODULE_NAMES
 from reward_code.simplify import simplified
 from reward_rows import INPUTS, rows
@@ -26,7 +27,7 @@ BODY = "def compute_reward(obs, obj):\n    return {}\n"
 
 def checked(text: str) -> str | Rejected:
     try:
-        return check_source(extract(text), INPUTS)
+        return check_code(extract(text), INPUTS).source
     except Rejected as rejected:
         return rejected
 
@@ -61,7 +62,7 @@ def test_what_holds_no_reward_is_told_so(text: str, kind: str, words: str):
 
 def test_last_block_that_is_python_wins_over_an_unfinished_one():
     good, cut = BODY.format("1.0"), BODY.format("2.0 * (")
-    assert extract(f"```python\n{good}```\nbetter:\n```python\n{cut}") == good
+    assert extract(f"```python\n{good}```\nbetter:\n```python\n{cut}").source == good
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_last_block_that_is_python_wins_over_an_unfinished_one():
 )
 def test_a_long_line_takes_no_time(line: str):
     started = time.process_time()
-    assert extract(f"{line}\n{BODY.format('1.0')}") == BODY.format("1.0")
+    assert extract(f"{line}\n{BODY.format('1.0')}").source == BODY.format("1.0")
     assert time.process_time() - started < 2.0
 
 
@@ -90,21 +91,22 @@ def test_helper_of_another_block_is_added_only_when_it_is_needed():
     helper = "def helper(x):\n    return x\n"
     other = "def other(x):\n    return x\n"
     text = f"```\n{helper}```\n```\n{other}```\n```python\n{BODY.format('helper(1.0)')}```"
-    source = extract(text)
+    source = extract(text).source
     assert "def helper" in source
     assert "def other" not in source
 
 
-def test_comments_and_lines_stay_when_imports_go():
+def test_what_runs_has_no_imports_and_the_source_stays_as_it_was_written():
     source = "import numpy as np\n\nA = 1  # the weight\n\n\n" + BODY.format("A * np.sum(obs)")
-    assert check_source(source, INPUTS) == source.removeprefix("import numpy as np\n\n")
+    assert extract(source).source == source
+    assert check_source(source, INPUTS) == "A = 1\n\n" + BODY.format("A * np.sum(obs)")
 
 
 @pytest.mark.parametrize("style", ANSWERS)
 def test_checking_a_checked_source_changes_nothing(style: str):
-    source = check_source(extract(ANSWERS[style]), INPUTS)
+    source = check_code(extract(ANSWERS[style]), INPUTS).source
     assert check_source(source, INPUTS) == source
-    assert extract(source) == source
+    assert extract(source).source == source
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from good_answers import ANSWERS
-from reward_code.evaluator import Evaluation, RewardWorkers, Verdict
+from reward_code import Evaluation, RewardWorkers, Verdict
 from reward_rows import INPUTS, rows
 
 

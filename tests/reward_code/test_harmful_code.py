@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harmful_code import HARMFUL, WITHOUT_THE_CHECK, Harmful
-from reward_code.evaluator import Evaluation, Rejected, RewardWorkers, Verdict, check_source
+from reward_code import Evaluation, Rejected, RewardWorkers, Verdict, check_source
 from reward_rows import INPUTS, rows
 
 NAMES = [harmful.name for harmful in HARMFUL]
@@ -75,7 +75,7 @@ def both_walls(tmp_path_factory, listener):
 @pytest.fixture(scope="module")
 def second_wall(tmp_path_factory, listener):
     os.umask(0o022)
-    attack = Attack(tmp_path_factory.mktemp("second"), listener.getsockname()[1], check=lambda source, inputs: source)
+    attack = Attack(tmp_path_factory.mktemp("second"), listener.getsockname()[1], check=lambda code, inputs: code)
     if attack.gap:
         pytest.skip(f"this machine cannot contain everything: {attack.gap}")
     return attack

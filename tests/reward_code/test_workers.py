@@ -13,8 +13,8 @@ import pytest
 
 import reward_code
 from errors import RunError
+from reward_code import Evaluation, Failure, RewardWorkers
 from reward_code import pool as reward_pool
-from reward_code.evaluator import Evaluation, Failure, RewardWorkers
 from reward_rows import INPUTS, WIDTHS, rows
 from workers import pool as worker_pool
 from workers.shared_table import SharedTable
@@ -235,7 +235,10 @@ def test_row_of_a_failure_in_the_table_counts_as_the_table_does(workers, table):
 
 
 def test_source_that_was_never_checked_is_checked_first(workers):
-    bad, good = workers.evaluate(["import os\n" + FAST, "def compute_reward(obj):\n    return 2.0 * obj[0]\n"], rows(9))
+    bad, good = workers.evaluate(
+        ["import os\n" + FAST.replace("0.01", "os.getpid()"), "def compute_reward(obj):\n    return 2.0 * obj[0]\n"],
+        rows(9),
+    )
     assert isinstance(bad, Failure)
     assert bad.kind == "import"
     np.testing.assert_allclose(rewards_of(good), 2 * rows(9)["variables"][:, 3])
@@ -259,7 +262,7 @@ def test_function_that_ends_its_process_fails_alone():
     """The check of the syntax tree is left out, so that the function can."""
     source = "def compute_reward(obj):\n    import os\n    return 1.0 if obj[0] < 0.9 else os._exit(3)\n"
     prelude = "__builtins__.update(reward_utils.tolerance.__globals__['__builtins__'])\n"
-    with RewardWorkers(INPUTS, count=2, check=lambda source, inputs: source) as pool:
+    with RewardWorkers(INPUTS, count=2, check=lambda code, inputs: code) as pool:
         assert pool.check([f"```\n{prelude}{source}```"], rows(20))[0].accepted
         failure, good = pool.evaluate([prelude + source, FAST], spoiled(333))
     assert isinstance(failure, Failure)
@@ -283,7 +286,7 @@ def test_forged_answer_is_a_crash_and_not_ours():
         f"    os.write(int(sys.argv[1]), {message})\n    return 1.0\n"
         for message in forged
     ]
-    with RewardWorkers(INPUTS, count=2, time_limit=1.0, check=lambda source, inputs: source) as pool:
+    with RewardWorkers(INPUTS, count=2, time_limit=1.0, check=lambda code, inputs: code) as pool:
         *verdicts, good = pool.check([*(f"```\n{code}```" for code in codes), FAST], rows(20))
     assert [verdict.kind for verdict in verdicts] == ["crash"] * len(forged)
     assert good.accepted
@@ -306,7 +309,7 @@ def test_workers_know_no_secret_and_import_no_learner(monkeypatch, workers):
 
 def test_parent_needs_no_numba_and_no_simulator():
     slow = ("numba", "torch", "mujoco", "openai")
-    code = f"import reward_code.evaluator, sys; print([m for m in {slow} if m in sys.modules])"
+    code = f"import reward_code, sys; print([m for m in {slow} if m in sys.modules])"
     folder = Path(reward_code.__file__).parents[1]
     assert subprocess.check_output([sys.executable, "-c", code], text=True, cwd=folder) == "[]\n"
 

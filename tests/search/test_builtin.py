@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from errors import UsageError
-from reward_code.evaluator import extract
+from reward_code import extract
 from search.builtin import DISTANCE_SHAPES, SHAPES, Gene, ProgramSearch, read_genome, task_terms
 from search.builtin import write_program as write
 from search.protocol import Parent, Request
@@ -20,7 +20,7 @@ TERMS = {term.name: term for term in task_terms(TASK)}
 
 def sources(search, count, parents=()):
     reply = search.ask(Request([], count, 0.0, parents=tuple(parents)))
-    return [extract(text) for text in reply.texts], reply.parents
+    return [extract(text).source for text in reply.texts], reply.parents
 
 
 def genomes(search, count, parents=()):

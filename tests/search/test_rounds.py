@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from errors import RunError, UsageError
-from reward_code.evaluator import RewardWorkers
+from reward_code import RewardWorkers
 from search.builtin import DISTANCE_SHAPES, Gene, ProgramSearch, read_genome, task_terms, write_program
 from search.offline import ReplayModel
 from search.protocol import BudgetSpent, Reply, ServiceAway

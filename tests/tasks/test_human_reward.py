@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.human_rewards import function, measure, parameters
 from errors import UsageError
-from reward_code.check import check_source
+from reward_code import check_source
 from task_specs import TASKS, get_task
 from tasks.environment import TaskEnvironment
 from tasks.human_reward import derive

@@ -1,0 +1,217 @@
+"""What code comes wrapped in when a model has written it, and the text inside: fences, JSON, web pages, prompts, diffs.
+
+Each function gives texts that may be the code, in the order in which they should be tried; whether one is, Python's
+own parser says (`reward_code.extract`).
+"""
+
+import ast
+import html
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from typing import Any
+
+# What word processors and chat windows put in the place of plain characters.
+_INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u200c\u200d\u2060\u00ad"))
+_SPACES = dict.fromkeys(
+    map(ord, "\u00a0\u1680\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"), " "
+)
+_TYPOGRAPHIC = str.maketrans(
+    {
+        **dict.fromkeys("‘’‚‛′`´", "'"),
+        **dict.fromkeys("“”„‟″«»", '"'),
+        **dict.fromkeys("‐‑‒–—―−", "-"),
+        **dict.fromkeys("×∗⋅·", "*"),
+        **dict.fromkeys("÷∕⁄", "/"),
+        **dict.fromkeys("≤⩽≦", "<="),
+        **dict.fromkeys("≥⩾≧", ">="),
+        "\u2028": "\n",
+        "≠": "!=",
+        "…": "...",
+    }
+)
+# Punctuation and digits of full and of small width, and of Chinese texts, as ASCII has them.
+_FULL_WIDTH = str.maketrans(
+    {
+        **{
+            character: narrow
+            for character in map(chr, [*range(0xFF01, 0xFF5F), *range(0xFE50, 0xFE6C)])
+            if len(narrow := unicodedata.normalize("NFKC", character)) == 1
+            and narrow.isascii()
+            and not narrow.isalpha()
+        },
+        **{"、": ",", "。": ".", "【": "[", "】": "]", "〔": "[", "〕": "]"},
+        **dict.fromkeys("「」『』", '"'),
+    }
+)
+
+_FENCE = re.compile(r"(?P<indent>[ \t>]*)(?P<fence>`{3,}|~{3,})[ \t]*(?P<language>[\w+#.-]*)")
+_END_OF_THINKING = re.compile(r"</\s*(think|thinking|thought|reasoning|analysis|scratchpad|reflection)\s*>", re.I)
+DEFINES = re.compile(r"def(?:[ \t]|<[^<>\n]{0,100}>)+compute_reward\b")
+_ENTITY = re.compile(r"&(lt|gt|amp|quot|apos|nbsp|#\d{1,6}|#[xX][\da-fA-F]{1,5});")
+_TAG = re.compile(r"</?[A-Za-z][^<>\n]{0,300}>|<!--|-->|<!\[CDATA\[|\]\]>")
+_OF_STRUCTURE = re.compile(
+    r"</?(html|head|body|main|article|section|div|p|pre|code|br|li|td|tr|answer|CDATA)\b[^<>\n]{0,300}>[ \t]*", re.I
+)
+_PROMPT = re.compile(r"^[ \t]*(>>>|In \[\d*\]:) ?", re.MULTILINE)
+_ANY_PROMPT = re.compile(r"[ \t]*(>>>|In \[\d*\]:|\.\.\.:?)( |$)")
+_ESCAPE = re.compile(r"""\\([nrt"'\\])""")
+_MOST_TRIES = 40
+
+
+def plain(text: str) -> str:
+    """Return `text` with line ends and spaces as Python knows them, and without invisible characters."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").translate(_INVISIBLE).translate(_SPACES)
+
+
+def behind_thinking(text: str) -> list[str]:
+    """Return what stands behind the last thinking section, and the whole text, which counts if nothing stands there."""
+    ends = list(_END_OF_THINKING.finditer(text))
+    return [text[ends[-1].end() :], text] if ends else [text]
+
+
+def blocks(text: str, is_python: Callable[[str], bool]) -> list[str]:
+    """Return the contents of the fenced blocks, in order.
+
+    A block that is never closed ends at the next, or with the text. A fence inside a string of the code ends nothing:
+    where a block that defines the function is not Python up to the next fence, and is up to a later one, it ends there.
+    """
+    lines = text.split("\n")
+    marks = [(number, mark) for number, line in enumerate(lines) if (mark := _fence(line))]
+    found = []
+    place = 0
+    while place < len(marks):
+        start, opening = marks[place]
+        ends = [
+            later for later in range(place + 1, len(marks)) if marks[later][1]["fence"].startswith(opening["fence"])
+        ]
+        bodies = [_body(lines[start + 1 : marks[end][0]], opening["indent"]) for end in ends[:1]]
+        end = ends[0] if ends else len(marks)
+        if bodies and DEFINES.search(bodies[0]) and not is_python(bodies[0]):
+            for later in ends[1:_MOST_TRIES]:
+                body = _body(lines[start + 1 : marks[later][0]], opening["indent"])
+                if is_python(body):
+                    bodies, end = [body], later
+                    break
+        found += bodies or [_body(lines[start + 1 :], opening["indent"])]
+        closes = end < len(marks) and not marks[end][1]["language"]
+        place = end + 1 if closes else end
+    return found
+
+
+def _fence(line: str) -> re.Match[str] | None:
+    mark = _FENCE.match(line)
+    return mark if mark and "`" not in line[mark.end() :] else None
+
+
+def _body(lines: list[str], indent: str) -> str:
+    if ">" in indent:  # a quotation: every line begins with the mark
+        lines = [re.sub(r"^[ \t]*>[ \t]?", "", line) for line in lines]
+    return re.sub(r"(`{3,}|~{3,})\s*\Z", "", "\n".join(lines))  # a fence that closes behind code in the same line
+
+
+def spellings(code: str) -> Iterator[tuple[str, str]]:
+    """Yield `code` as it is, without its indentation, and in plain characters; with each, what was done to it."""
+    yield code, ""
+    for layout in (code, code.expandtabs(4), code.expandtabs(8)):
+        yield _dedented(layout), ""
+    yield from ((_dedented(spelling), note) for spelling, note in characters(code) if note)
+
+
+def characters(code: str) -> Iterator[tuple[str, str]]:
+    """Yield `code` as it is, and with the characters of Python in the place of others that look or mean alike."""
+    yield code, ""
+    spaced = code.expandtabs(4)
+    yield spaced, ""
+    yield spaced.translate(_TYPOGRAPHIC), "typographic characters"
+    yield spaced.translate(_TYPOGRAPHIC).translate(_FULL_WIDTH), "full-width punctuation"
+
+
+def _dedented(code: str) -> str:
+    """Return `code` without the indentation of its first line, where the later lines have at least that or nothing."""
+    lines = code.strip("\n").split("\n")
+    width = len(lines[0]) - len(lines[0].lstrip())
+    return "\n".join(line[width:] if not line[:width].strip() else line for line in lines)
+
+
+def unwrapped(text: str) -> Iterator[tuple[str, str]]:
+    """Yield what `text` may be a wrapping of, other than fences and JSON; with each, the name of the wrapping."""
+    if _ENTITY.search(text) or _TAG.search(text):
+        for page in _page(text):
+            yield page, "a page of HTML or XML"
+    if _PROMPT.search(text):
+        lines = text.split("\n")
+        marked = [line for line in lines if _ANY_PROMPT.match(line)]
+        for kept in (marked, lines):  # what has no mark is output, or the rest of a function that has but one
+            yield "\n".join(_ANY_PROMPT.sub("", line, count=1) for line in kept), "prompt marks"
+    if re.search(r"def[ \t]+compute_reward\b[^\n]*\\n", text):
+        yield _without_escapes(text), "escaped line ends"
+    if re.search(r"^\+[ \t]*def[ \t]+compute_reward\b|^@@|^[-+]{3} ", text, re.MULTILINE):
+        yield from ((side, "the new side of a diff") for side in _new_sides(text))
+
+
+def has_entities(text: str) -> bool:
+    """Return whether `text` spells characters as HTML does, which as Python means something else."""
+    return _ENTITY.search(text) is not None
+
+
+def _without_escapes(text: str) -> str:
+    text = text.strip()
+    if text[:1] == text[-1:] and text[:1] in ("'", '"'):
+        text = text[1:-1]
+    return _ESCAPE.sub(lambda escape: {"n": "\n", "r": "", "t": "\t"}.get(escape[1], escape[1]), text)
+
+
+def _page(text: str) -> Iterator[str]:
+    """Yield the text of a page without the tags that structure it or that begin or end a line, then without any."""
+    text = _OF_STRUCTURE.sub("\n", text)
+    tags = f"(?:{_TAG.pattern})+"
+    lines = [re.sub(rf"^(\s*){tags}|{tags}\s*$", r"\1", line) for line in text.split("\n")]
+    for page in ("\n".join(lines), _TAG.sub("", text)):
+        yield plain(html.unescape(page))
+
+
+def _new_sides(text: str) -> Iterator[str]:
+    """Yield what the only hunk of a diff leaves in the place of what was there."""
+    lines = text.split("\n")
+    if sum(line.startswith("@@") for line in lines) <= 1:
+        heads = ("@@", "---", "+++", "-", "diff ", "index ", "\\")
+        yield "\n".join(line[1:] if line[:1] in ("+", " ") else line for line in lines if not line.startswith(heads))
+
+
+def strings_in_json(text: str) -> list[str]:
+    """Return the strings in the JSON values, or in the literals of Python, of `text` that define the function."""
+    decoder = json.JSONDecoder(strict=False)  # models write line ends into strings as they are
+    found: list[str] = []
+    end = tries = 0
+    for mark in re.finditer(r"""[\[{"]""", text):
+        if mark.start() < end or (mark[0] == '"' and text[: mark.start()].strip()):
+            continue
+        tries += 1
+        if tries > _MOST_TRIES:
+            break
+        try:
+            value, end = decoder.raw_decode(text, mark.start())
+            found += _strings(value)
+        except (ValueError, RecursionError):
+            continue
+    return found or _strings(_python_literal(text))
+
+
+def _python_literal(text: str) -> Any:
+    start, end = re.search(r"[\[{]", text), max(text.rfind("]"), text.rfind("}")) + 1
+    try:
+        return ast.literal_eval(text[start.start() : end] if start else text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+        return None
+
+
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+        joined = "\n".join(part.rstrip("\n") for part in value)
+        value = joined if len(list(DEFINES.finditer(joined))) == 1 else value  # else each is a function of its own
+    if isinstance(value, str):
+        return [value] if DEFINES.search(value) else []
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return [string for part in parts for string in _strings(part)]
