@@ -7,9 +7,9 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from runs.flags import FlagParser, directory_name, flag, name, path, real, whole, wrapped
+from runs.flags import FlagParser, directory_name, flag, json_object, name, path, real, whole, wrapped
 
 if TYPE_CHECKING:
     from sac import SacConfig
@@ -97,12 +97,20 @@ class Arguments:
     model: str = flag(
         "gpt-4o-mini",
         "any model of an OpenAI-compatible service (OPENAI_API_KEY, OPENAI_BASE_URL); builtin: program search without "
-        "a model, needs no key; replay:DIR: the responses recorded in an earlier run; manual:DIR: answers that you put "
-        "there as files",
+        "a model, needs no key; replay:DIR: the responses recorded in an earlier run of the same task and setting, "
+        "replay-any:DIR: of any; manual:DIR: answers that you put there as files",
         name,
         heading="language model",
     )
     temperature: float = flag(1.0, "sampling temperature of the model", real(0, 2))
+    max_answer_tokens: int = flag(
+        16_384, "most tokens of one answer, thinking included; 0: the service's own bound", whole(0), unit="tokens"
+    )
+    llm_options: dict[str, Any] | None = flag(
+        None,
+        "parameters for the body of each request, as in '{\"top_p\": 0.9}'; null leaves one of ours out",
+        json_object,
+    )
     llm_attempts: int = flag(4, "most requests that a search round sends", whole(1), unit="requests")
     llm_deadline: float = flag(
         600.0, "longest that a search round waits for the model", real(0, above=True), unit="seconds"

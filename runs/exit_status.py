@@ -65,7 +65,11 @@ def _run(args: Arguments, setting: Setting) -> int:
     model = connect(
         args.model,
         builtin=builtin,
+        task=task.name,
+        setting=setting,
         temperature=args.temperature,
+        answer_tokens=args.max_answer_tokens,
+        options=args.llm_options,
         max_calls=args.max_llm_calls,
         max_tokens=args.max_llm_tokens,
     )

@@ -6,6 +6,7 @@ meant.
 """
 
 import argparse
+import json
 import math
 import re
 import textwrap
@@ -108,6 +109,17 @@ def directory_name(text: str) -> str:
     if text in {"", ".", ".."} or re.search(r"[/\\\0]", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a plain name; --log-dir sets the directory that holds it")
     return text
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Convert a JSON object."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a JSON object, such as '{{\"top_p\": 0.9}}'")
+    return value
 
 
 def _number(text: str) -> float:
@@ -237,8 +249,8 @@ def _value(row: Field[Any], meaning: Flag) -> dict[str, Any]:
     if get_origin(row.type) is Literal:
         choices = get_args(row.type)
         return {"default": row.default, "type": type(choices[0]), "choices": choices}
-    placeholders: dict[Any, str] = {int: "N", float: "X"}
-    placeholder = placeholders.get(row.type, "PATH" if meaning.values is path else "NAME")
+    placeholders: dict[Any, str] = {int: "N", float: "X", path: "PATH", json_object: "JSON"}
+    placeholder = placeholders.get(row.type) or placeholders.get(meaning.values, "NAME")
     return {"default": row.default, "type": meaning.values, "metavar": placeholder}
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from errors import UsageError
-from search.protocol import Parent, Reply, Request, Usage
+from search.protocol import LanguageModel, Parent, Reply, Request, Usage
 from task_specs import Task
 from tasks.success import success_measure
 
@@ -76,7 +76,7 @@ class Gene:
     width: float
 
 
-class ProgramSearch:
+class ProgramSearch(LanguageModel):
     """Composes reward programs for a task; on request it mutates and crosses parents by how they did.
 
     The texts have the form of a model's answer: a short explanation and a block of Python. All randomness comes from

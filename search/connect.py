@@ -1,7 +1,8 @@
 """The model that ``--model`` names."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 
 from errors import UsageError
 from search.offline import ManualModel, ReplayModel
@@ -13,22 +14,36 @@ def connect(
     model: str,
     *,
     builtin: LanguageModel,
+    task: str = "",
+    setting: str = "",
     temperature: float = 1.0,
+    answer_tokens: int = 0,
+    options: Mapping[str, Any] | None = None,
     max_calls: int = 0,
     max_tokens: int = 0,
-    log: Callable[[str], None] = print,
 ) -> LanguageModel:
-    """The model that ``--model`` names: ``builtin``, ``replay:DIR``, ``manual:DIR``, or one of a remote service.
+    """Return the model that ``--model`` names.
 
-    Nothing is sent before the first request. Raises UsageError when that model cannot be used.
+    That is ``builtin``, ``replay:DIR`` with what was recorded for `task` in `setting`, ``replay-any:DIR`` whatever it
+    was recorded for, ``manual:DIR``, or else a model of a remote service. Nothing is sent before the first request.
+    Raises UsageError when that model cannot be used.
     """
     kind, _, directory = model.partition(":")
     if model == "builtin":
         return builtin
     if kind == "replay":
+        return ReplayModel(directory, {"task": task, "setting": setting})
+    if kind == "replay-any":
         return ReplayModel(directory)
     if kind == "manual":
-        return ManualModel(directory, log)
+        return ManualModel(directory)
     if difflib.get_close_matches(model.lower(), ["builtin"], cutoff=0.75):
         raise UsageError(f"there is no --model {model}; did you mean builtin?")
-    return RemoteModel(model, temperature=temperature, max_calls=max_calls, max_tokens=max_tokens)
+    return RemoteModel(
+        model,
+        temperature=temperature,
+        answer_tokens=answer_tokens,
+        options=options,
+        max_calls=max_calls,
+        max_tokens=max_tokens,
+    )

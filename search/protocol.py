@@ -5,8 +5,8 @@ Nothing here knows what the texts are about.
 """
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 Message = dict[str, str]  # "role": system, user or assistant; "content": the text
@@ -37,7 +37,8 @@ class Parent:
 class Request:
     """A conversation, and how many independent answers to it are wanted before `deadline` (``time.monotonic()``).
 
-    Whoever waits for an answer asks `stop` several times a second, and gives up as soon as it says so.
+    Whoever waits for an answer asks `stop` several times a second, and gives up as soon as it says so. `log` takes a
+    line for the user that cannot wait for the reply, such as what is waited for.
     """
 
     messages: list[Message]
@@ -46,6 +47,7 @@ class Request:
     round: int = 0
     parents: tuple[Parent, ...] = ()
     stop: Callable[[], bool] = lambda: False
+    log: Callable[[str], None] = lambda line: None
 
     def out_of_time(self) -> str:
         """Why there is no use in waiting any longer; empty while there is."""
@@ -59,13 +61,15 @@ class Reply:
     """What came: any number of texts, perhaps fewer or more than were wanted.
 
     `parents` names for each text the parents that went into it (nothing when the model does not say), `cut_off` the
-    places of texts that ended at a token limit, `notes` what went wrong on the way, a line each.
+    places of texts that ended at a token limit, `refused` the places of those in which the model declines to answer,
+    `notes` what went wrong on the way, a line each.
     """
 
     texts: list[str]
     parents: list[list[int]] = field(default_factory=list)
     cut_off: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    refused: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -87,7 +91,10 @@ class Usage:
 
 
 class LanguageModel(Protocol):
-    """What answers requests. `usage` is one object that only ever grows, also when a request fails."""
+    """What answers requests. `usage` is one object that only ever grows, also when a request fails.
+
+    Models derive from this class, and override what they need of its last three methods.
+    """
 
     name: str
     usage: Usage
@@ -95,13 +102,31 @@ class LanguageModel(Protocol):
     def ask(self, request: Request) -> Reply:
         """Texts for the request; ServiceAway or BudgetSpent when there is none and will be none in this round."""
 
+    def told(self, outcomes: Sequence[tuple[str, str]]) -> None:
+        """Hear what became of the last reply's texts, in their order: ("accepted", "") or (kind, reason) for each."""
+        return
 
-class Recorded:
-    """A model whose exchanges are all handed to `write`, one JSON-able row each, in the form that Replay reads."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the next request depends on beside `usage`, fit for JSON."""
+        return {}
 
-    def __init__(self, model: LanguageModel, write: Callable[[dict[str, Any]], None]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        return
+
+
+class Recorded(LanguageModel):
+    """A model whose exchanges are all handed to `write`, one JSON-able row each, in the form that a replay reads.
+
+    `about` stands in each row: what the recording is of, so that it is not taken for another one's.
+    """
+
+    def __init__(
+        self, model: LanguageModel, write: Callable[[dict[str, Any]], None], about: Mapping[str, str] | None = None
+    ) -> None:
         self.model = model
         self.write = write
+        self.about = dict(about or {})
         self.name = model.name
         self.usage = model.usage
         self.requests = 0
@@ -123,12 +148,14 @@ class Recorded:
                 {
                     "request": self.requests,
                     "round": request.round,
+                    **self.about,
                     "model": self.name,
                     "messages": request.messages,
                     "count": request.count,
                     "texts": reply.texts,
                     "parents": reply.parents,
                     "cut_off": reply.cut_off,
+                    "refused": reply.refused,
                     "notes": reply.notes,
                     "error": error,
                     "calls": spent.calls,
@@ -137,6 +164,20 @@ class Recorded:
                     "seconds": round(time.monotonic() - started, 3),
                 }
             )
+
+    def told(self, outcomes: Sequence[tuple[str, str]]) -> None:
+        """Pass on what became of the last reply's texts."""
+        self.model.told(outcomes)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was used and asked so far, and the model's own state, fit for JSON."""
+        return {"usage": asdict(self.usage), "requests": self.requests, "model": self.model.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        self.usage.add(**state["usage"])
+        self.requests = state["requests"]
+        self.model.load_state_dict(state["model"])
 
 
 def text_of(content: Any) -> str:

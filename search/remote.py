@@ -1,16 +1,25 @@
 """A language model behind a service that speaks OpenAI's chat completions."""
 
 import asyncio
+import json
 import os
+import random
 import re
 import time
+import urllib.parse
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
-from errors import UsageError
-from search.protocol import BudgetSpent, Message, Reply, Request, ServiceAway, Usage, text_of
+from errors import UsageError, plain_text
+from search.completions import Completion, read_completion
+from search.protocol import BudgetSpent, LanguageModel, Message, Reply, Request, ServiceAway, Usage
+from search.request_form import RequestForm
+from search.service_errors import NO_CONNECTION, Trouble, read_trouble
 
-RETRIES = 6  # of the client for one request; with its backoff they span about half a minute
+RETRIES = 6  # of one request after trouble that is no request for patience; with the backoff, about half a minute
+
+FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0  # seconds before a request is repeated, when the service names none
 
 CONNECT_TIMEOUT = 15.0  # seconds
 
@@ -18,33 +27,58 @@ CONCURRENCY = 8  # requests under way at once
 
 POLL_INTERVAL = 0.25  # seconds between two looks at what is waited for
 
+_PATIENCE = 1 / 3  # of the time left, for a service that was never seen to answer a request for several texts
 
-class RemoteModel:
+_SILENCE = "silence"  # the code of a trouble: the time for an answer was over
+
+_WORTH_SAYING = 3.0  # seconds of waiting from which on the log says so
+
+
+class RemoteModel(LanguageModel):
     """A model behind a service that speaks OpenAI's chat completions, through the ``openai`` client.
 
-    The key and, if it is not OpenAI's own, the service's address come from ``OPENAI_API_KEY`` and ``OPENAI_BASE_URL``.
-    The client repeats what may succeed later (rate limits, server errors, lost connections) with its own backoff;
-    whatever it does ends at the request's deadline.
+    The key and, if it is not OpenAI's own, the service's address come from ``OPENAI_API_KEY`` and ``OPENAI_BASE_URL``;
+    a query in the address (``?api-version=...``) goes with every request. What may succeed later is repeated: rate
+    limits and overload for as long as they last, lost connections and server errors a few times, all of it within the
+    request's deadline. A service that refuses a request gets it in another form, which is kept once it worked.
 
     Args:
         name: the model's name at the service.
         temperature: sampling temperature.
-        max_calls: requests in all, 0 for no bound. The client's repetitions are not counted.
+        answer_tokens: the bound on one answer that is sent, 0 for the service's own.
+        options: parameters for the body of every request, which go before ours; None leaves one of ours out.
+        max_calls: requests in all, 0 for no bound. Repetitions of a request that did not get through are not counted.
         max_tokens: tokens in all, both ways, 0 for no bound. The request that goes beyond it is the last one.
 
     Raises:
-        UsageError: the key is missing or cannot be one, or the address is none.
+        UsageError: the key is missing or cannot be one, or the address is not one.
     """
 
-    def __init__(self, name: str, *, temperature: float = 1.0, max_calls: int = 0, max_tokens: int = 0) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        temperature: float = 1.0,
+        answer_tokens: int = 0,
+        options: Mapping[str, Any] | None = None,
+        max_calls: int = 0,
+        max_tokens: int = 0,
+    ) -> None:
         self.name = name
         self.usage = Usage()
         self.max_calls = max_calls
         self.max_tokens = max_tokens
         self._temperature = temperature
-        self._refused: set[str] = set()  # parameters that the service does not know; they are not sent again
+        self._answer_tokens = answer_tokens
+        self._options = dict(options or {})
+        self._form = RequestForm()
+        self._worked: set[str] = set()  # "one" and "several": the texts in a request that the service has answered
+        self._under_way = 0  # requests
+        self._last_cost = 0  # tokens of the last one that was answered
+        self._last_trouble: Trouble | None = None  # of the request under way
+        self._cut_after: list[int] = []  # tokens after which its answers were cut off
+        self._said_until = 0.0  # the log has said that everybody waits until then
         self._key = os.environ.get("OPENAI_API_KEY", "").strip()
-        self._url = os.environ.get("OPENAI_BASE_URL", "").strip() or "https://api.openai.com/v1"
         if not self._key:
             raise UsageError(
                 f"--model {name} needs a key: set OPENAI_API_KEY (to anything, if your server wants none), "
@@ -52,10 +86,15 @@ class RemoteModel:
             )
         if not re.fullmatch(r"[!-~]+", self._key):
             raise UsageError("OPENAI_API_KEY holds characters that no key has, such as spaces; set it to the key alone")
-        address = re.match(r"https?://(?:[^/@]*@)?([^/@]+)", self._url)
-        if not address:
-            raise UsageError("OPENAI_BASE_URL is no address; give one like http://localhost:8000/v1")
-        self._server = address[1]  # what messages call it: without a password that the address may hold
+        address = os.environ.get("OPENAI_BASE_URL", "").strip() or "https://api.openai.com/v1"
+        server = re.match(r"https?://(?:[^/@]*@)?([^/@?]+)", address)
+        if not server:
+            raise UsageError("OPENAI_BASE_URL is not an address; give one like http://localhost:8000/v1")
+        self._server = server[1]  # what messages call it: without a password that the address may hold
+        address, _, query = address.partition("?")
+        self._url = re.sub(r"/+(chat/completions/*)?$", "", address)
+        self._missing_path = "" if re.search(r"/v\d", self._url) else "/v1"
+        self._query = dict(urllib.parse.parse_qsl(query))
 
     def ask(self, request: Request) -> Reply:
         """All texts in one call, if the service can do that; else the rest in parallel calls of one text each."""
@@ -66,20 +105,34 @@ class RemoteModel:
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()  # asyncio.run would also wait for the threads that look up names, which know no deadline
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was learned about the service."""
+        return {"form": asdict(self._form), "worked": sorted(self._worked)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with what was learned."""
+        self._form = RequestForm(**state["form"])
+        self._worked = set(state["worked"])
+
     async def _ask(self, request: Request) -> Reply:
         import openai  # it takes a second, and most of the program does not need it
 
         left = max(request.deadline - time.monotonic(), 0.0)
         reply = Reply([])
+        self._last_trouble, self._cut_after = None, []
         try:
             client = openai.AsyncOpenAI(
                 api_key=self._key,
                 base_url=self._url,
-                max_retries=RETRIES,
-                timeout=openai.Timeout(left, connect=min(left, CONNECT_TIMEOUT)),
+                default_query=self._query,
+                # Azure wants the key in a header of this name.
+                default_headers={"api-key": self._key} if "api-version" in self._query else None,
+                max_retries=0,  # the client would give up while a limit lasts, and reads no waiting time from a body
+                timeout=openai.Timeout(left, connect=min(left / 2, CONNECT_TIMEOUT)),
             )
         except Exception as error:  # its transport reads proxies and certificates from the environment, and may stumble
-            raise ServiceAway(f"no connection to {self._server} can be set up: {self._redact(error)}") from None
+            trouble = Trouble(NO_CONNECTION, f"no connection can be set up: {plain_text(str(error), one_line=True)}")
+            raise ServiceAway(self._explain(trouble)) from None
         async with client:
             try:
                 work = asyncio.ensure_future(self._collect(client, request, reply))
@@ -88,6 +141,8 @@ class RemoteModel:
                 if not reply.texts:
                     raise
                 reply.notes.append(str(trouble))
+        if self._cut_after:
+            self._note_cut_offs(reply)
         return reply
 
     async def _until_done(self, work: "asyncio.Future[None]", request: Request) -> None:
@@ -95,7 +150,8 @@ class RemoteModel:
         try:
             while not work.done():
                 if why := request.out_of_time():
-                    raise ServiceAway(f"{self.name} at {self._server} was not done when {why}")
+                    heard = f"; the last: {self._explain(self._last_trouble)}" if self._last_trouble else ""
+                    raise ServiceAway(f"{self.name} at {self._server} was not done when {why}{heard}")
                 left = max(request.deadline - time.monotonic(), 0.0)
                 await asyncio.wait([work], timeout=min(POLL_INTERVAL, left))
             work.result()
@@ -104,111 +160,185 @@ class RemoteModel:
             await asyncio.gather(work, return_exceptions=True)
 
     async def _collect(self, client: Any, request: Request, reply: Reply) -> None:
-        await self._send(client, request.messages, request.count, reply)
-        if not reply.texts:
-            return  # the next request may fare better; asking a broken service for the rest would not
+        if self._form.several or "one" not in self._worked:
+            await self._send(client, request, request.count, reply)
+            if not reply.texts:
+                return  # the next request may fare better; asking a broken service for the rest would not
         slots = asyncio.Semaphore(CONCURRENCY)
 
         async def one_more() -> None:
             async with slots:
-                await self._send(client, request.messages, 1, reply)
+                await self._send(client, request, 1, reply)
 
         outcomes = await asyncio.gather(
             *(one_more() for _ in range(request.count - len(reply.texts))), return_exceptions=True
         )
-        for trouble in outcomes:
-            if isinstance(trouble, BaseException):
-                raise trouble
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
 
-    async def _send(self, client: Any, messages: list[Message], count: int, reply: Reply) -> None:
-        """One call; what comes is added to `reply`."""
+    async def _send(self, client: Any, request: Request, count: int, reply: Reply) -> None:
+        """Ask for `count` texts, in other forms and again as far as that helps; what comes is added to `reply`."""
+        usual = form = self._form
+        first, retries = None, 0
+        self._spend()
+        while True:
+            sent = form.parameters(count, self._temperature, self._answer_tokens)
+            sent = {name: value for name, value in sent.items() if name not in self._options}
+            trouble = await self._exchange(client, request, form, sent, reply)
+            if trouble is None:
+                if form != usual:
+                    self._form = form
+                    how = ", ".join(form.differences(usual))
+                    reply.notes.append(f"{self._server} takes requests {how}; they are sent like that from now on")
+                self._worked.add("several" if "n" in sent else "one")
+                return
+            first, self._last_trouble = first or trouble, trouble
+            if other := self._other_form(form, trouble, sent, retries):
+                form, retries = other, 0
+                self._spend()
+                continue
+            if trouble.about_address and form.path:
+                trouble = first  # the address as it was given is the one to speak of
+            if not trouble.passing or (retries >= RETRIES and not trouble.lasting):
+                raise ServiceAway(self._explain(trouble))
+            await self._wait(request, trouble, retries)
+            retries += 1
+
+    def _other_form(
+        self, form: RequestForm, trouble: Trouble, sent: Mapping[str, Any], retries: int
+    ) -> RequestForm | None:
+        """The form to try after `trouble`, None for the same one."""
+        if trouble.status >= 500 or trouble.status == NO_CONNECTION:
+            if ("several" if "n" in sent else "one") in self._worked:
+                return None  # the service takes this form; it only has a bad moment
+            if trouble.status == NO_CONNECTION:
+                hopeless = "n" in sent and (retries or trouble.code == _SILENCE)
+                return replace(form, several=False) if hopeless else None
+        return form.after(trouble, sent, self._missing_path)
+
+    async def _exchange(
+        self, client: Any, request: Request, form: RequestForm, sent: Mapping[str, Any], reply: Reply
+    ) -> Trouble | None:
+        """Send one request; add what comes to `reply`, or return what came instead."""
         import openai
 
-        while True:
-            options: dict[str, Any] = {"temperature": self._temperature, **({"n": count} if count > 1 else {})}
-            options = {name: value for name, value in options.items() if name not in self._refused}
-            self._spend()
-            try:
-                completion = await client.chat.completions.create(model=self.name, messages=messages, **options)
-            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                refused = _refused_parameter(error.param, str(error), options)
-                if refused is None:
-                    raise ServiceAway(f"{self._server} refuses the request: {self._redact(error)}") from None
-                self._refused.add(refused)
-                reply.notes.append(f"{self._server} does not take the parameter {refused}; it is not sent any more")
-            except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-                raise ServiceAway(
-                    f"{self._server} does not accept the key ({error.status_code}); check OPENAI_API_KEY"
-                ) from None
-            except openai.NotFoundError:
-                raise ServiceAway(
-                    f"{self._server} knows no model {self.name} (404); check --model and OPENAI_BASE_URL"
-                ) from None
-            except openai.APIStatusError as error:
-                raise ServiceAway(f"{self._server} answers {error.status_code}: {self._redact(error)}") from None
-            except openai.APIConnectionError as error:
-                raise ServiceAway(f"{self._server} cannot be reached: {self._redact(error)}") from None
-            except Exception as error:
-                # The client lets the errors of its JSON and type parsers through. Whatever a server manages to send,
-                # it must not end a run of hours.
-                reply.notes.append(f"{self._server} sent a malformed answer ({type(error).__name__})")
-                return
+        left = max(request.deadline - time.monotonic(), 0.0)
+        patience = left * _PATIENCE if "n" in sent and "several" not in self._worked else left
+        messages = form.messages(request.messages)
+        body = {name: value for name, value in {**sent, **self._options}.items() if value is not None}
+        client = client.with_options(base_url=self._url + form.path)
+        ask = client.chat.completions.with_raw_response.create(model=self.name, messages=messages, extra_body=body)
+        unfinished = True
+        self._under_way += 1
+        try:
+            answer = await asyncio.wait_for(ask, patience)
+            unfinished = False
+            return self._take(answer.http_response.text, answer.headers, messages, reply)
+        except asyncio.TimeoutError:
+            return Trouble(NO_CONNECTION, f"it did not answer within {patience:.0f} s", code=_SILENCE)
+        except openai.APIStatusError as error:
+            unfinished = False
+            return read_trouble(error.status_code, error.response.headers, error.response.text)
+        except Exception as error:  # of the connection, mostly; whatever a server sends must not end a run of hours
+            unfinished = False
+            why = error.__cause__ or error
+            return Trouble(NO_CONNECTION, plain_text(str(why), one_line=True) or type(why).__name__)
+        finally:
+            self._under_way -= 1
+            if unfinished:  # whoever works on a request bills it, also when nobody waits for it any more
+                self.usage.add(tokens_in=_tokens_in(messages))
+
+    def _take(self, body: str, headers: Mapping[str, str], messages: list[Message], reply: Reply) -> Trouble | None:
+        """Add a body's texts to `reply`, or return the error that it holds instead."""
+        completion = read_completion(body)
+        if completion is None:
+            trouble = read_trouble(200, headers, body)
+            if trouble.page and self._missing_path:
+                return trouble
+            what = (
+                self._explain(trouble) if trouble.page else f"{self._server} sent something else: {trouble.words[:99]}"
+            )
+            reply.notes.append(f"this is not a chat completion: {what}")
+            return None
+        errors = [error for error in (completion.error, *(choice.error for choice in completion.choices)) if error]
+        if errors and not any(choice.text.strip() for choice in completion.choices):
+            return read_trouble(200, headers, json.dumps({"error": errors[0]}))
+        self._read(completion, messages, reply)
+        return None
+
+    def _read(self, completion: Completion, messages: list[Message], reply: Reply) -> None:
+        """Add a completion's texts to `reply`, and count its tokens."""
+        length = 0
+        for choice in completion.choices:
+            length += len(choice.text) + len(choice.refusal)
+            if choice.text.strip():
+                if choice.reason == "length":
+                    reply.cut_off.append(len(reply.texts))
+                reply.texts.append(choice.text)
+            elif choice.refusal:
+                reply.refused.append(len(reply.texts))
+                reply.texts.append(choice.refusal)
             else:
-                self._read(completion, messages, reply)
-                return
+                reason = plain_text(choice.reason, one_line=True) or "none"
+                reply.notes.append(f"{self.name} gave an answer without text (finish_reason {reason})")
+        if not completion.choices:
+            reply.notes.append(f"{self._server} sent a completion without choices")
+        # Servers that do not count must not get around a budget: four characters are about a token.
+        received = length // 4 if completion.tokens_out is None else completion.tokens_out
+        sent = _tokens_in(messages) if completion.tokens_in is None else completion.tokens_in
+        self._last_cost = sent + received
+        self.usage.add(tokens_in=sent, tokens_out=received)
+        if any(choice.reason == "length" for choice in completion.choices):
+            self._cut_after.append(received // len(completion.choices))
+
+    def _note_cut_offs(self, reply: Reply) -> None:
+        """Say which flag gives answers more room, and try the other name of the bound on a service that ignores it."""
+        tokens, bound = min(self._cut_after), self._answer_tokens
+        what = f"answers of {self.name} were cut off after about {tokens} tokens"
+        ignored = bound and self._form.limit and tokens < bound / 2 and self._form.limit not in self._options
+        if ignored and self._form.limit == "max_tokens":
+            self._form = replace(self._form, limit="max_completion_tokens")
+            reply.notes.append(f"{what}, in spite of max_tokens {bound}; max_completion_tokens is sent from now on")
+        elif ignored:
+            reply.notes.append(
+                f"{what}, in spite of {self._form.limit} {bound}: the model's context may be full, or the service has "
+                "another name for the bound, which --llm_options can send"
+            )
+        else:
+            reply.notes.append(f"{what}; raise --max_answer_tokens (now {bound or 'left to the service'})")
+
+    async def _wait(self, request: Request, trouble: Trouble, retries: int) -> None:
+        """Wait as long as the service asks, else longer each time; ServiceAway when that goes beyond the deadline."""
+        if trouble.wait is None:
+            seconds = min(FIRST_WAIT * 2**retries, LONGEST_WAIT) * random.uniform(0.75, 1.0)
+        else:  # a service that says "at once" again and again is not taken at its word
+            seconds = max(trouble.wait, 0.1 * min(retries, 50))
+            if time.monotonic() + seconds >= request.deadline:
+                raise ServiceAway(f"{self._explain(trouble)}; it asks to wait {seconds:.0f} s, beyond the deadline")
+        now = time.monotonic()
+        if seconds >= _WORTH_SAYING and now >= self._said_until:
+            self._said_until = now + seconds
+            request.log(f"{self._explain(trouble)}; it is asked again in {seconds:.0f} s")
+        await asyncio.sleep(seconds)
 
     def _spend(self) -> None:
+        """Count a request about to be sent; BudgetSpent when there is no room for it beside those under way."""
         used = self.usage.tokens_in + self.usage.tokens_out
         if self.max_calls and self.usage.calls >= self.max_calls:
             raise BudgetSpent(f"all {self.max_calls} requests of --max_llm_calls are used up")
-        if self.max_tokens and used >= self.max_tokens:
-            raise BudgetSpent(f"{used} tokens are used, --max_llm_tokens is {self.max_tokens}")
+        expected = self._under_way * self._last_cost
+        if self.max_tokens and used + expected >= self.max_tokens:
+            awaited = f" and about {expected} more under way" if self._under_way else ""
+            raise BudgetSpent(f"{used} tokens are used{awaited}, --max_llm_tokens is {self.max_tokens}")
         self.usage.add(calls=1)
 
-    def _read(self, completion: Any, messages: list[Message], reply: Reply) -> None:
-        """Add a completion's texts to `reply`, whatever the service made of the protocol."""
-        choices = getattr(completion, "choices", None)
-        if not isinstance(choices, list):
-            reply.notes.append(f"{self._server} sent something that is no chat completion")
-            return
-        length = 0
-        for choice in choices:
-            text = text_of(getattr(getattr(choice, "message", None), "content", None))
-            reason = getattr(choice, "finish_reason", None)
-            length += len(text)
-            if not text.strip():
-                reply.notes.append(f"{self.name} gave an answer without text (finish_reason {reason})")
-                continue
-            if reason == "length":
-                reply.cut_off.append(len(reply.texts))
-            reply.texts.append(text)
-        if not choices:
-            reply.notes.append(f"{self._server} sent a completion without choices")
-        # Servers that do not count must not get around a budget: four characters are about a token.
-        usage = getattr(completion, "usage", None)
-        guess_in = sum(len(message["content"]) for message in messages) // 4
-        self.usage.add(
-            tokens_in=_count(getattr(usage, "prompt_tokens", None), guess_in),
-            tokens_out=_count(getattr(usage, "completion_tokens", None), length // 4),
-        )
-
-    def _redact(self, error: Exception) -> str:
-        text = " ".join(str(error).split())
-        if len(self._key) >= 8:  # shorter ones are the placeholders that servers without keys get
-            text = text.replace(self._key, "[key]")
-        return text if len(text) <= 300 else text[:300] + "..."
+    def _explain(self, trouble: Trouble) -> str:
+        text = trouble.explain(self._server, self.name, self._answer_tokens)
+        # Keys shorter than this are the placeholders that servers without keys get.
+        return text.replace(self._key, "[key]") if len(self._key) >= 8 else text
 
 
-def _refused_parameter(param: str | None, message: str, sent: Mapping[str, Any]) -> str | None:
-    """Which of the parameters sent an error is about: the one that it names, else the first that its text mentions."""
-    named = (param or "").split(".")[-1]
-    if named in sent:
-        return named
-    # Not every service says n: some speak of choices. A backslash before it is the end of a quoted line.
-    spelled = {name: r"(?<!\\)\bn\b|\bchoices?\b" if name == "n" else rf"\b{name}\b" for name in sent}
-    places = {name: match.start() for name, words in spelled.items() if (match := re.search(words, message))}
-    return min(places, key=lambda name: places[name], default=None)
-
-
-def _count(value: Any, otherwise: int) -> int:
-    return value if isinstance(value, int) and value >= 0 else otherwise
+def _tokens_in(messages: list[Message]) -> int:
+    """Roughly what a conversation costs."""
+    return sum(len(message["content"]) for message in messages) // 4

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from arguments import Setting
-from errors import RunError
+from errors import RunError, plain_text
 from reward_code import Rejected, RewardWorkers, Verdict, extract
 from search.builtin import ProgramSearch
 from search.prompting import Prompts
@@ -117,7 +117,7 @@ class RewardSearch:
     ) -> None:
         self.task = task
         self.human_source = task.human_reward.source if setting == "with_init" and task.human_reward else ""
-        self.model = Recorded(model, record)
+        self.model = Recorded(model, record, {"task": task.name, "setting": setting})
         self.builtin = builtin
         self.workers = workers
         self.probe = probe
@@ -197,8 +197,7 @@ class RewardSearch:
         return {
             "programs": [asdict(program) for program in self.programs],
             "rejected": dict(self.rejected),
-            "usage": asdict(self.model.usage),
-            "requests": self.model.requests,
+            "model": self.model.state_dict(),
             "builtin": self.builtin.state_dict(),
         }
 
@@ -206,8 +205,7 @@ class RewardSearch:
         """Go on from a `state_dict`."""
         self.programs = [Program(**row) for row in state["programs"]]
         self.rejected = Counter(state["rejected"])
-        self.model.usage.add(**state["usage"])
-        self.model.requests = state["requests"]
+        self.model.load_state_dict(state["model"])
         self.builtin.load_state_dict(state["builtin"])
 
     def _search(
@@ -236,7 +234,7 @@ class RewardSearch:
             asked = _with_appendix(messages, self._rejections(failed))
             self.log(f"search round {round}: {model.name} is asked for {2 * still_open} reward functions")
             try:
-                reply = model.ask(Request(asked, 2 * still_open, deadline, round, tuple(parents), self.stop))
+                reply = model.ask(Request(asked, 2 * still_open, deadline, round, tuple(parents), self.stop, self.log))
             except (ServiceAway, BudgetSpent) as error:
                 why = str(error)
                 self.log(f"search round {round}: {why}")
@@ -264,7 +262,9 @@ class RewardSearch:
         for place, text in enumerate(reply.texts):
             program = Program(len(self.programs), round, parents[place], "", text, messages)
             if place in reply.cut_off:
-                program.kind, program.reason = "cut-off", "the answer ended at the model's token limit"
+                program.kind, program.reason = "cut-off", "the answer ended at the token limit (--max_answer_tokens)"
+            if place in reply.refused:
+                program.kind, program.reason = "refusal", f"the model declined: {plain_text(text, one_line=True)[:300]}"
             self.programs.append(program)
             candidates.append(program)
         return candidates

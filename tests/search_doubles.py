@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from search.protocol import Reply, Usage
+from search.protocol import LanguageModel, Reply, Usage
 from task_specs import Input
 
 
@@ -76,7 +76,7 @@ class FakeWorkers:
 
 
 @dataclass
-class ScriptedModel:
+class ScriptedModel(LanguageModel):
     """Answers with the next list of texts, or raises the next exception; `requests` holds what it was asked."""
 
     answers: list

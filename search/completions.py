@@ -1,0 +1,103 @@
+"""What a service answers, read from its body: one JSON object, or the server-sent events of a stream."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from search.protocol import text_of
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One answer: its text, why it ended, the words of a refusal in place of the text, and an error in its place."""
+
+    text: str
+    reason: str = ""
+    refusal: str = ""
+    error: Any = None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The choices of a body, an error beside or instead of them, and the tokens used as far as the service counts."""
+
+    choices: list[Choice]
+    error: Any = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+
+
+def read_completion(body: str) -> Completion | None:
+    """Return what a body holds, whatever the service made of the protocol; None when it is no chat completion."""
+    try:
+        value = _merge_events(body) if _is_stream(body) else json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict):
+        return None
+    choices, error = value.get("choices"), value.get("error")
+    if not isinstance(choices, list):
+        return Completion([], error) if error else None
+    usage = value.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    return Completion(
+        [_read_choice(choice) for choice in choices],
+        error,
+        _count(usage.get("prompt_tokens")),
+        _count(usage.get("completion_tokens")),
+    )
+
+
+def _read_choice(choice: Any) -> Choice:
+    choice = choice if isinstance(choice, dict) else {}
+    message = choice.get("message")
+    message = message if isinstance(message, dict) else {}
+    text = text_of(message.get("content"))
+    if not text.strip():  # a parser that never saw the end of the thinking takes all of the answer for it
+        text = text_of(message.get("reasoning_content") or message.get("reasoning"))
+    reason = str(choice.get("finish_reason") or "")
+    refusal = text_of(message.get("refusal"))
+    if reason == "content_filter" and not text.strip():
+        refusal = refusal or "the service's content filter withheld the answer"
+    return Choice(text, reason, refusal, choice.get("error"))
+
+
+def _is_stream(body: str) -> bool:
+    """Whether a body consists of server-sent events; lines that begin with a colon are comments."""
+    return body.lstrip().startswith(("data:", "event:", "id:", "retry:", ":"))
+
+
+def _merge_events(body: str) -> dict[str, Any]:
+    """The completion that a stream of pieces makes up."""
+    merged: dict[str, Any] = {}
+    choices: dict[int, dict[str, Any]] = {}
+    for line in body.replace("\r", "\n").split("\n"):
+        name, _, data = line.partition(":")
+        if name != "data" or not data.strip() or data.strip() == "[DONE]":
+            continue
+        event = json.loads(data)
+        if not isinstance(event, dict):
+            continue
+        merged.update({key: event[key] for key in ("error", "usage") if event.get(key)})
+        for piece in event.get("choices") or []:
+            _add_piece(choices, piece)
+    if choices or "error" not in merged:
+        merged["choices"] = [choices[index] for index in sorted(choices)]
+    return merged
+
+
+def _add_piece(choices: dict[int, dict[str, Any]], piece: Any) -> None:
+    if not isinstance(piece, Mapping):
+        return
+    index = piece.get("index")
+    choice = choices.setdefault(index if isinstance(index, int) else 0, {"message": {}})
+    choice.update({key: piece[key] for key in ("finish_reason", "error") if piece.get(key)})
+    delta = piece.get("delta") or piece.get("message")
+    for key in ("content", "reasoning_content", "reasoning", "refusal"):
+        if isinstance(delta, Mapping) and delta.get(key):
+            choice["message"][key] = choice["message"].get(key, "") + text_of(delta[key])
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and value >= 0 else None
