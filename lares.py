@@ -92,7 +92,9 @@ class LaRes:
             shared=bool(args.shared_buffer),
         )  # fmt: skip
         self.reward_workers = RewardWorkers(task.inputs, args.num_workers, self.buffer.reward_table)
-        self.population = Population(config, self.buffer, self.seed(LEARNING), args.num_learners)
+        self.population = Population(
+            config, self.buffer, self.seed(LEARNING, 0), self.seed(LEARNING, 1), args.num_learners
+        )
         self.collectors = Collectors(
             task,
             PolicyShape(self.population.sizes, args.log_std_min, args.log_std_max),

@@ -4,12 +4,14 @@ Threads would not do: two of them lost a quarter of their time to the interprete
 gives up and takes again. As a script this file is such a process.
 """
 
+import functools
 import warnings
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,37 +20,56 @@ from replay_buffer import Transitions
 from sac import Agents, SacConfig
 from workers.machine import take_long_turns
 from workers.pool import Answer, Job, Lost, WorkerPool
-from workers.process import Arrays, Header, WorkerProcess, serve
+from workers.process import Arrays, Header, Message, WorkerProcess, serve
 from workers.shared_table import SharedTable
 
 _TRIES = 3  # calls in a row in each of which a learner is lost
 _JOB_SECONDS, _UPDATE_SECONDS = 60.0, 10.0  # in which a job must be done: in any case, and for each update
+_ROWS, _NOISE = range(2)  # what an update draws
 
 
-class Piece(NamedTuple):
+class UpdateJob(NamedTuple):
     """A few updates in a row of one agent."""
 
     agent: int
-    held: bool  # whether the parameter constraint holds it
-    updates: int  # made before
-    scale: float  # of its rewards
-    shift: float
-    rows: Tensor  # (U, B), the transitions of each update
-    noise: Tensor  # (U, 2, B, A), see `sac.Agents.update`
+    constrained: bool  # whether the parameter constraint holds it
+    made: int  # updates before these
+    updates: int
+    batch_size: int
+    stored: int  # transitions in the buffer
 
 
-def learn(agents: Sequence[Agents], transitions: Transitions, piece: Piece) -> None:
-    """Make the updates. Each of `agents` is a stack of its own."""
-    agent = agents[piece.agent]
-    agent.any_constrained = piece.held
-    agent.set_updates(piece.updates)
-    for number, (rows, noise) in enumerate(zip(piece.rows.split(1), piece.noise.split(1), strict=True), 1):
-        agent.update(transitions.batch(rows, piece.agent, piece.scale, piece.shift), noise)
-        agent.update_targets(piece.updates + number)
+def draw(seed: int, agent: int, update: int, count: int, batch_size: int, action_size: int) -> tuple[Tensor, Tensor]:
+    """Return rows (1, B) of the first `count`, and standard normal noise (1, 2, B, A), for an agent's n-th update.
+
+    Each has a stream of its own, which depends on nothing else: not on who makes the update, nor on those before it.
+    The streams are parts of one sequence of random numbers that is addressed by its counter (Philox, Salmon et al.,
+    "Parallel random numbers: as easy as 1, 2, 3", 2011), so that no two of them meet.
+    """
+
+    def stream(use: int) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(key=seed, counter=[0, use, agent, update]))
+
+    rows = stream(_ROWS).integers(count, size=(1, batch_size))
+    noise = stream(_NOISE).standard_normal((1, 2, batch_size, action_size), np.float32)
+    return torch.from_numpy(rows), torch.from_numpy(noise)
+
+
+def learn(agents: Sequence[Agents], transitions: Transitions, seed: int, job: UpdateJob) -> None:
+    """Make the updates of a job; each of `agents` is one agent."""
+    agent = agents[job.agent]
+    agent.any_constrained = job.constrained
+    agent.set_updates(job.made)
+    own = transitions.own_rows(job.agent, job.stored)
+    count = job.stored if own is None else len(own)
+    for update in range(job.made + 1, job.made + job.updates + 1):
+        rows, noise = draw(seed, job.agent, update, count, job.batch_size, agent.config.action_size)
+        agent.update(transitions.batch(rows if own is None else own[rows], job.agent), noise)
+        agent.update_targets(update)
 
 
 def agents_in(table: SharedTable, config: SacConfig) -> list[Agents]:
-    """The agents in a table: a row each, with a column for each name of `sac.agent_sizes`."""
+    """Return the agents in a table: a row each, with a column for each name of `sac.agent_sizes`."""
     rows = range(table.capacity)
     return [Agents(config, {name: torch.from_numpy(column[k]) for name, column in table.columns.items()}) for k in rows]
 
@@ -60,28 +81,29 @@ class Learners:
         count: number of processes.
         config: hyperparameters of the agents.
         agents: the table of the agents, shared for writing, see :func:`agents_in`.
-        transitions: the tables from which batches are drawn.
+        transitions: from which batches are made.
+        seed: of all that updates draw, see :func:`draw`.
     """
 
-    def __init__(self, count: int, config: SacConfig, agents: SharedTable, transitions: Sequence[SharedTable]) -> None:
-        tables = [agents, *transitions]
+    def __init__(self, count: int, config: SacConfig, agents: SharedTable, transitions: Transitions, seed: int) -> None:
         first = {
             "config": asdict(config),
-            "tables": [[table.fd, table.capacity, table.widths] for table in tables],
+            "agents": agents.address,
+            "transitions": [table.address for table in transitions.tables],
+            "shared": transitions.shared,
+            "seed": seed,
         }
-        self._agents = agents.capacity
-        self._workers = WorkerPool(
-            "learner", count, lambda: WorkerProcess("learners", first, fds=[table.fd for table in tables])
-        )
+        fds = [table.fd for table in (agents, *transitions.tables)]
+        self._agents = range(agents.capacity)
+        self._workers = WorkerPool("learner", count, lambda: WorkerProcess("learners", first, fds=fds))
         self._losing = 0  # calls in a row in which a learner was lost
 
     def learn(
-        self, parts: Sequence[slice], piece: Callable[[slice, int], Piece], stop: Callable[[], bool]
+        self, chunks: Iterable[range], job_for: Callable[[int, range], UpdateJob], stop: Callable[[], bool]
     ) -> tuple[int, dict[int, str]]:
-        """Make the updates of all agents, one of their `parts` after the other.
+        """Make the updates of all agents, one chunk of them after the other.
 
-        What an agent has to do in a part is piece(part, agent); parts are slices of the same range of updates. Once
-        `stop` says so, no part is begun any more.
+        What an agent has to do in a chunk is job_for(agent, chunk). Once `stop` says so, no chunk is begun any more.
 
         Returns:
             How many updates each agent has made, and whose learner ended in the midst of one and how: what is left of
@@ -90,35 +112,33 @@ class Learners:
         Raises:
             RunError: when learners keep ending.
         """
-        made, left = 0, deque(parts)
+        made, chunks_left = 0, deque(chunks)
+        due: list[UpdateJob] = []
+        learning: set[int] = set()  # no two learners may have the same agent
         lost: dict[int, str] = {}
-        due: list[tuple[slice, int]] = []
-        learning: set[int] = set()
 
         def next_job(_: WorkerProcess) -> Job | None:
             nonlocal made
-            if not any(agent not in learning for _, agent in due) and left:
+            if chunks_left and all(job.agent in learning for job in due):
                 if stop():
-                    left.clear()
+                    chunks_left.clear()
                 else:
-                    part = left.popleft()
-                    due.extend((part, agent) for agent in range(self._agents) if agent not in lost)
-                    made = part.stop
-            for number, (part, agent) in enumerate(due):
-                if agent not in learning:
-                    del due[number]
-                    learning.add(agent)
-                    fields = piece(part, agent)._asdict()
-                    arrays = {name: fields.pop(name).numpy() for name in ("rows", "noise")}
-                    return Job(fields, _JOB_SECONDS + _UPDATE_SECONDS * len(arrays["rows"]), arrays)
+                    chunk = chunks_left.popleft()
+                    made = chunk.stop
+                    due.extend(job_for(agent, chunk) for agent in self._agents if agent not in lost)
+            for job in due:
+                if job.agent not in learning:
+                    due.remove(job)
+                    learning.add(job.agent)
+                    return Job(job._asdict(), _JOB_SECONDS + _UPDATE_SECONDS * job.updates)
             return None
 
         def done(_: WorkerProcess, job: Job, outcome: Answer | Lost) -> None:
             agent = job.header["agent"]
-            learning.discard(agent)
+            learning.remove(agent)
             if isinstance(outcome, Lost):
                 lost[agent] = outcome.how
-                due[:] = [task for task in due if task[1] != agent]
+                due[:] = [job for job in due if job.agent != agent]
 
         self._workers.run(next_job, done)
         self._losing = self._losing + 1 if lost else 0
@@ -136,18 +156,17 @@ def _serve() -> None:
     torch.set_num_threads(1)
     take_long_turns()
     warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # transitions are for reading
-    agents: list[Agents] = []
-    transitions = Transitions({})
+    handle_job: Callable[[UpdateJob], None] | None = None
 
-    def handle(header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
-        nonlocal agents, transitions
-        if not agents:
-            [address, *addresses] = header["tables"]
-            agents = agents_in(SharedTable.attach(*address, writable=True), SacConfig(**header["config"]))
-            transitions = Transitions.of([SharedTable.attach(*address) for address in addresses])
+    def handle(header: Header, _: Arrays) -> Message:
+        nonlocal handle_job
+        if handle_job is None:
+            agents = agents_in(SharedTable.attach(*header["agents"], writable=True), SacConfig(**header["config"]))
+            tables = [SharedTable.attach(*address) for address in header["transitions"]]
+            transitions = Transitions(tables, header["shared"])
+            handle_job = functools.partial(learn, agents, transitions, header["seed"])
         else:
-            fields: dict[str, Any] = {**header, **{name: torch.from_numpy(array) for name, array in arrays.items()}}
-            learn(agents, transitions, Piece(**fields))
+            handle_job(UpdateJob(**header))
         return {}, {}
 
     serve(handle)

@@ -1,8 +1,7 @@
 """One replay buffer for the whole population: every transition carries the raw reward of every reward function."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,47 +14,67 @@ from workers.shared_table import SharedTable
 EXPLORATION = 255
 """Collector of the transitions that no agent collected."""
 
+_SCALARS = ("terminal", "env_reward", "collector")  # columns of one number a row
+
+_CPU = torch.device("cpu")
+
+_FOR_BATCHES = ("obs", "action", "next_obs", "terminal", "rewards", "collector", "scale", "shift")
+
 _NO_SPREAD = 1e-8  # standard deviation, relative to a mean above 1, below which float32 numbers do not vary
 
 _SMALLEST_SCALE = 1e-3  # of a column of rewards; the inverse of the largest
 
 
-@dataclass(frozen=True)
 class Transitions:
-    """What batches are made of.
+    """The memory from which batches are made, in this process or another.
+
+    Args:
+        tables: one row a transition, and one row an agent, see :class:`ReplayBuffer`.
+        shared: whether an agent draws from all rows, or from its own, see :func:`own_rows`.
+        device: where batches are wanted. On the CPU they are made from the tables' own memory, elsewhere from copies.
 
     Attributes:
-        columns: obs (N, O), action (N, A), next_obs (N, O), terminal (N, 1), rewards (N, K) raw; on one device.
+        columns: obs (N, O), action (N, A), next_obs (N, O), terminal (N, 1), rewards (N, K) raw, collector (N, 1),
+            scale (K, 1), shift (K, 1).
     """
 
-    columns: Mapping[str, Tensor]
+    def __init__(self, tables: Sequence[SharedTable], shared: bool, device: torch.device = _CPU) -> None:
+        self.tables = tables
+        self.shared = shared
+        columns = {name: column for table in tables for name, column in table.columns.items() if name in _FOR_BATCHES}
+        self.columns = {name: torch.from_numpy(column).to(device) for name, column in columns.items()}
 
-    @classmethod
-    def of(cls, tables: Sequence[SharedTable]) -> "Transitions":
-        """Those in the buffer's tables, in this process or another."""
-        return cls({name: torch.from_numpy(column) for table in tables for name, column in table.columns.items()})
+    def own_rows(self, agent: int, size: int) -> Tensor | None:
+        """Return those of the first `size` rows from which an agent draws, None if they are all. On the CPU alone."""
+        if self.shared:
+            return None
+        return torch.from_numpy(own_rows(self.columns["collector"][:size, 0].numpy(), agent))
 
-    def batch(self, rows: Tensor, agents: Tensor | int, scale: Tensor | float, shift: Tensor | float) -> Batch:
-        """The transitions in the given rows (n, B), with the reward of one agent, or of each row's own (n, 1)."""
-        agent_count = self.columns["rewards"].shape[1]
-        rewards = self.columns["rewards"].view(-1)[rows * agent_count + agents]
+    def batch(self, rows: Tensor, agent: int | None = None) -> Batch:
+        """Return the transitions in rows (K, B) with the rewards of agent k in line k, or in rows (1, B) of one agent.
+
+        A reward is the raw one times the agent's scale, plus its shift.
+        """
+        agents = torch.arange(len(rows), device=rows.device)[:, None] if agent is None else agent
+        scale, shift = (self.columns[name].view(-1)[agents] for name in ("scale", "shift"))
+        rewards = self.columns["rewards"].view(-1)[rows * self.columns["rewards"].shape[1] + agents]
 
         def column(name: str) -> Tensor:
             return self.columns[name].index_select(0, rows.reshape(-1)).view(*rows.shape, -1)
 
-        terminal = column("terminal")[..., 0]
-        return Batch(column("obs"), column("action"), rewards * scale + shift, column("next_obs"), terminal)
+        return Batch(
+            column("obs"), column("action"), rewards * scale + shift, column("next_obs"), column("terminal")[..., 0]
+        )
 
 
 class ReplayBuffer:
     """A ring of transitions in preallocated float32 columns.
 
-    What other processes read lies in two memory files, one for reward workers and one for learners alone. On the CPU
-    batches are drawn from the very same memory, on a GPU from device copies that are written once, as transitions
-    arrive.
+    They lie in one memory file, of which reward workers map the beginning, and learners all. On the CPU batches are
+    made from the very same memory, on a GPU from copies that are written once, as transitions arrive.
 
-    Rewards are stored raw, one column an agent. A column's (scale, shift) pair is applied when a batch is drawn, so
-    that rewards stored before and after the pair was set cannot disagree.
+    Rewards are stored raw, one column an agent. A column's (scale, shift) pair is applied when a batch is made, so that
+    rewards stored before and after the pair was set cannot disagree.
 
     Args:
         capacity: number of transitions N; when they are full, the oldest rows go.
@@ -63,6 +82,12 @@ class ReplayBuffer:
         agents: number of reward columns K.
         device: where batches are wanted.
         shared: False lets every agent draw only from what it collected itself, see :func:`own_rows`.
+
+    Attributes:
+        columns: the stored rows on the host: obs (N, O), action (N, A), next_obs (N, O), variables (N, V),
+            rewards (N, K), and terminal, env_reward and collector (N,).
+        scale, shift: the pairs (K,), which :meth:`rescale` sets.
+        transitions: the same memory, or its copy, as batches are made from it.
     """
 
     def __init__(
@@ -78,32 +103,24 @@ class ReplayBuffer:
         self.capacity = capacity
         self.agents = agents
         self.device = device
-        self.reward_table = SharedTable.create(
-            capacity, {"next_obs": obs_size, "action": action_size, "variables": variable_width}
-        )
-        learner_table = SharedTable.create(capacity, {"obs": obs_size, "terminal": 1, "rewards": agents})
-        self.tables = [self.reward_table, learner_table]  # what learners read
-        self.columns: dict[str, np.ndarray] = {
-            **self.reward_table.columns,
-            **learner_table.columns,
-            "terminal": learner_table.columns["terminal"][:, 0],
-            "env_reward": np.zeros(capacity, np.float32),
-            "collector": np.zeros(capacity, np.uint8),
-        }
-        self.scale = np.ones(agents, np.float32)
-        self.shift = np.zeros(agents, np.float32)
-        there = Transitions.of(self.tables).columns
-        # On the CPU the same memory, elsewhere copies.
-        self._drawn = {name: column.to(device) for name, column in there.items() if name != "variables"}
-        self.transitions = Transitions(self._drawn)
-        self._scale = torch.from_numpy(self.scale).to(device)
-        self._shift = torch.from_numpy(self.shift).to(device)
-        self._agents = torch.arange(agents, device=device)[:, None]
+        widths = {"next_obs": obs_size, "action": action_size, "variables": variable_width}
+        widths |= {"obs": obs_size, "rewards": agents} | dict.fromkeys(_SCALARS, 1)
+        self._rows = SharedTable.create(capacity, widths)
+        self.columns = {name: x[:, 0] if name in _SCALARS else x for name, x in self._rows.columns.items()}
+        pairs = SharedTable.create(agents, {"scale": 1, "shift": 1})
+        self.scale, self.shift = (column[:, 0] for column in pairs.columns.values())
+        self.scale[:] = 1.0
+        self.transitions = Transitions([self._rows, pairs], shared, device)
         self._count = torch.zeros(agents, dtype=torch.int64, device=device)  # rows that each agent may draw from
         # Without sharing, these: agent k draws from its first _count[k].
         self._own = None if shared else torch.zeros((agents, capacity), dtype=torch.int64, device=device)
         self.added = 0
         self._episodes: deque[tuple[int, int, bool]] = deque()  # first row as counted by `added`, rows, success
+
+    @property
+    def reward_table(self) -> SharedTable:
+        """The columns that reward workers may map: next_obs, action and variables."""
+        return self._rows.beginning("next_obs", "action", "variables")
 
     @property
     def bytes_per_row(self) -> int:
@@ -130,7 +147,7 @@ class ReplayBuffer:
             for name, values in transitions.items():
                 self.columns[name][start:stop] = values[done : done + stop - start]
             self.columns["collector"][start:stop] = collector
-            self._publish(start, stop, [name for name in transitions if name in self._drawn])
+            self._publish(start, stop, transitions)
             ranges.append((start, stop))
             done += stop - start
         while self._episodes[0][0] < self.added - self.capacity:  # its first rows have been overwritten
@@ -144,11 +161,11 @@ class ReplayBuffer:
         return min(self.added, self.capacity)
 
     def episode_success(self) -> np.ndarray:
-        """Which of the E episodes that are stored whole solved the task (E,)."""
+        """Return which of the E episodes that are stored whole solved the task (E,)."""
         return np.array([success for _, _, success in self._episodes], bool)
 
     def episode_means(self, values: np.ndarray) -> np.ndarray:
-        """Means (E,) of `values` (size,) over the same episodes."""
+        """Return the means (E,) of `values` (size,) over the same episodes."""
         return np.array(
             [values[np.arange(first, first + count) % self.capacity].mean() for first, count, _ in self._episodes]
         )
@@ -157,10 +174,11 @@ class ReplayBuffer:
         """Write the raw rewards (stop - start,) of one agent's function."""
         self.columns["rewards"][start:stop, agent] = values
         if self.device.type != "cpu":
-            self._drawn["rewards"][start:stop, agent] = torch.from_numpy(values.astype(np.float32)).to(self.device)
+            raw = torch.from_numpy(values.astype(np.float32)).to(self.device)
+            self.transitions.columns["rewards"][start:stop, agent] = raw
 
     def trained_rewards(self, agent: int) -> np.ndarray:
-        """The rewards (size,) of one column as its agent sees them."""
+        """Return the rewards (size,) of one column as its agent is trained on them."""
         return self.columns["rewards"][: self.size, agent] * self.scale[agent] + self.shift[agent]
 
     def rescale(self, agent: int, model: int | None, kind: int) -> str | None:
@@ -186,24 +204,21 @@ class ReplayBuffer:
         self._publish_pairs()
         return bounded
 
-    def draw_rows(self, updates: int, batch_size: int, generator: torch.Generator) -> Tensor:
-        """Rows (updates, K, batch_size): transitions for each agent, drawn uniformly with replacement.
+    def draw_rows(self, batch_size: int, generator: torch.Generator) -> Tensor:
+        """Return rows (K, batch_size) for one update of every agent, drawn on the device, uniformly with replacement.
 
-        The count of rows is read on the device, so that a recorded CUDA graph goes on drawing from all that arrives.
+        The number of rows is read on the device, so that a recorded CUDA graph goes on drawing from all that arrives.
         """
-        shape = (updates, self.agents, batch_size)
+        shape = (self.agents, batch_size)
         picks = torch.randint(1 << 62, shape, generator=generator, device=self.device) % self._count[:, None]
-        return picks if self._own is None else self._own.expand(updates, -1, -1).gather(2, picks)
+        return picks if self._own is None else self._own.gather(1, picks)
 
-    def batch(self, rows: Tensor) -> Batch:
-        """The transitions in rows (K, B), a batch for each agent, with its scaled reward."""
-        return self.transitions.batch(rows, self._agents, self._scale[:, None], self._shift[:, None])
-
-    def _publish(self, start: int, stop: int, names: Sequence[str]) -> None:
-        if self.device.type != "cpu":  # on the CPU both are one memory
-            for name in names:
-                values = torch.from_numpy(self.columns[name][start:stop]).to(self.device)
-                self._drawn[name][start:stop] = values.view(self._drawn[name][start:stop].shape)
+    def _publish(self, start: int, stop: int, names: Iterable[str]) -> None:
+        if self.device.type == "cpu":  # there both are one memory
+            return
+        for name in set(names) & self.transitions.columns.keys():
+            values = torch.from_numpy(self._rows.columns[name][start:stop])
+            self.transitions.columns[name][start:stop] = values.to(self.device)
 
     def _publish_counts(self) -> None:
         if self._own is None:
@@ -216,11 +231,12 @@ class ReplayBuffer:
             self._count[agent] = len(own)
 
     def _publish_pairs(self) -> None:
-        self._scale.copy_(torch.from_numpy(self.scale))
-        self._shift.copy_(torch.from_numpy(self.shift))
+        if self.device.type != "cpu":
+            for name, pairs in (("scale", self.scale), ("shift", self.shift)):
+                self.transitions.columns[name][:, 0] = torch.from_numpy(pairs).to(self.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """The stored rows, in the ring's own order, and the column pairs."""
+        """Return the stored rows, which are not copied, in the ring's own order, and the (scale, shift) pairs."""
         rows = {name: column[: self.size] for name, column in self.columns.items()}
         return {
             "rows": rows,
@@ -231,13 +247,13 @@ class ReplayBuffer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` returned."""
+        """Go on from what :meth:`state_dict` returned."""
         self.added = state["added"]
         self._episodes = deque(state["episodes"])
         for name, values in state["rows"].items():
             self.columns[name][: self.size] = values
         self.scale[:], self.shift[:] = state["scale"], state["shift"]
-        self._publish(0, self.size, list(self._drawn))
+        self._publish(0, self.size, self.columns)
         self._publish_pairs()
         self._publish_counts()
 

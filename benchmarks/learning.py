@@ -59,7 +59,7 @@ def human(task_name: str, seed: int, env_steps: int, temperature: float) -> Iter
     task, device = get_task(task_name), torch.device("cpu")
     config = Arguments("from_scratch", initial_temperature=temperature).sac_config(task.obs_size, task.action_size)
     buffer = ReplayBuffer(env_steps, task.obs_size, task.action_size, task.variable_width, 1, device)
-    agent = Population(config, buffer, seed)
+    agent = Population(config, buffer, seed, seed)
     collectors = Collectors(task, PolicyShape(agent.sizes), 1, 1, action_repeat=ACTION_REPEAT)
     decisions = evaluated = 0
     while decisions * ACTION_REPEAT < env_steps:

@@ -4,6 +4,7 @@ Every row is prepared in a process of its own, by the function of its name, and 
 """
 
 import contextlib
+import itertools
 import json
 import multiprocessing
 import subprocess
@@ -21,6 +22,7 @@ import torch
 from arguments import Arguments, parse_args
 from benchmarks.yardsticks import bare_products, plain_updates, sb3_updates
 from lares import LaRes
+from learners import draw as draw_rows_and_noise
 from population import Population
 from replay_buffer import EXPLORATION, ReplayBuffer
 from reward_code import RewardWorkers, check_source, extract
@@ -54,7 +56,7 @@ UPDATES = {"cpu": 128, "cuda": 512}  # of one sample: one or two seconds
 
 def new_population(buffer: ReplayBuffer, config: SacConfig, learners: int) -> Population:
     torch.set_num_threads(1)  # as a run does
-    return Population(config, buffer, seed=0, learners=learners)
+    return Population(config, buffer, initial_seed=0, learning_seed=0, learners=learners)
 
 
 def filled_buffer(device: torch.device, count: int, rows: int) -> ReplayBuffer:
@@ -79,15 +81,15 @@ def learn(population: Population, updates: int) -> None:
 
 def learn_uncaptured(population: Population, updates: int) -> None:
     """The same, each kernel called for itself."""
-    for _ in range(updates):
-        rows = population.buffer.draw_rows(1, BATCH, population.generator)[0]
-        population.update(population.buffer.batch(rows), population.noise(BATCH)[0])
+    population._recorded = lambda step, key: step  # type: ignore[method-assign]
+    population.learn(BATCH, updates)
 
 
 def draw(population: Population, updates: int) -> None:
-    """Batches of all agents for so many updates."""
-    for rows in population.buffer.draw_rows(updates, BATCH, population.generator):
-        population.buffer.batch(rows)
+    """Batches and noise of all agents for so many updates."""
+    for update, agent in itertools.product(range(updates), range(population.count)):
+        rows, _ = draw_rows_and_noise(0, agent, update, population.buffer.size, BATCH, population.config.action_size)
+        population.buffer.transitions.batch(rows, agent)
 
 
 def begun_run(logs: str, device: torch.device) -> LaRes:

@@ -72,7 +72,7 @@ class _RewardWorker(WorkerProcess):
             first = {**start, "do": "start", "progress": fd, "table": None}
             fds = [fd]
             if table is not None:
-                first["table"] = [table.fd, table.capacity, table.widths]
+                first["table"] = table.address
                 fds.append(table.fd)
             super().__init__("reward_code.worker", first, fds=fds, environment=_environment())
         finally:

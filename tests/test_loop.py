@@ -115,7 +115,7 @@ def test_a_search_round_keeps_elites_and_relabels_the_rest(scratch, monkeypatch)
         assert scratch.programs[slot] is before[slot]
         np.testing.assert_array_equal(scratch.buffer.columns["rewards"][:size, slot], columns[:, slot])
         assert (scratch.buffer.scale[slot], scratch.buffer.shift[slot]) == (1, 0)
-    assert scratch.population.held == [False, True, False, True]
+    assert scratch.population.constrained == [False, True, False, True]
     best = scratch.buffer.trained_rewards(2)
     for slot in (1, 3):
         program = scratch.programs[slot]
@@ -163,7 +163,7 @@ def test_the_human_agent_learns_from_the_environments_reward_and_is_never_replac
     after = init.population.networks(4)
     torch.testing.assert_close(after["best_actor_net"], init.population.networks(1)["best_actor_net"], rtol=0, atol=0)
     torch.testing.assert_close(after["best_qf1"], critic, rtol=0, atol=0)
-    assert init.population.held == [True, False, False, True, False]
+    assert init.population.constrained == [True, False, False, True, False]
     np.testing.assert_array_equal(init.buffer.columns["rewards"][:size, 4], init.buffer.columns["env_reward"][:size])
 
 
@@ -219,7 +219,7 @@ def test_a_function_that_fails_later_loses_its_place_alone(scratch, monkeypatch)
     assert scratch.masked == {}
 
 
-def test_a_diverged_agent_is_masked_and_comes_back_as_an_heir(scratch):
+def test_a_diverged_agent_is_masked_and_comes_back_as_an_inheritor(scratch):
     actor = scratch.population.agent_state(2)["actor"]
     scratch.population.load_agent_state(2, {"actor": torch.full_like(actor, float("inf"))})
     learn(scratch, 1)
@@ -230,7 +230,7 @@ def test_a_diverged_agent_is_masked_and_comes_back_as_an_heir(scratch):
     assert scratch.population.finite().all()
 
 
-def test_an_agent_whose_learner_was_killed_comes_back_as_an_heir(scratch, monkeypatch):
+def test_an_agent_whose_learner_was_killed_comes_back_as_an_inheritor(scratch, monkeypatch):
     monkeypatch.setattr(scratch.population, "learn", lambda *_: {1: "was killed by SIGKILL"})
     learn(scratch, 1)
     assert scratch.masked == {1: BROKEN}
@@ -289,7 +289,7 @@ def test_ablations(tmp_path, monkeypatch):
         ranked_as(lares, monkeypatch, [1, 0.5, 0, 0])
         lares.search_round()
         torch.testing.assert_close(lares.population.networks(3), networks, rtol=0, atol=0)
-        assert not any(lares.population.held)
+        assert not any(lares.population.constrained)
         np.testing.assert_allclose(lares.buffer.trained_rewards(3), lares.buffer.trained_rewards(0), rtol=1e-5)
         learn(lares, 2)
 

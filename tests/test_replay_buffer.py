@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from replay_buffer import EXPLORATION, ReplayBuffer
+from replay_buffer import EXPLORATION, ReplayBuffer, Transitions
+from workers.shared_table import SharedTable
 
 CPU = torch.device("cpu")
 OBS, ACTION, VARIABLES = 3, 2, 4
@@ -38,7 +39,7 @@ def fill(buffer, first, count, collector=0, success=False):
 
 
 def draw(buffer, size, generator):
-    return buffer.batch(buffer.draw_rows(1, size, generator)[0])
+    return buffer.transitions.batch(buffer.draw_rows(size, generator))
 
 
 def test_a_batch_is_made_of_whole_rows_with_each_agents_own_reward():
@@ -184,11 +185,37 @@ def test_without_sharing_an_agent_whose_rows_are_all_overwritten_draws_from_ever
         assert set(batch.obs[agent, :, 0].long().tolist()) == set(range(20, 60))
 
 
-def test_reward_workers_see_what_is_stored():
+def test_reward_workers_see_what_is_stored_and_nothing_else():
     buffer = make()
+    table = SharedTable.attach(*buffer.reward_table.address)
     fill(buffer, 0, 40)
+    assert table.columns.keys() == {"next_obs", "action", "variables"}
     for name, expected in (("next_obs", 1.0), ("action", 0.25), ("variables", 0.5)):
-        np.testing.assert_array_equal(buffer.reward_table.columns[name][:40, 0], np.arange(40) + expected)
+        np.testing.assert_array_equal(table.columns[name][:40, 0], np.arange(40) + expected)
+    with pytest.raises(ValueError, match="read-only"):
+        table.columns["action"][0] = 0.0
+
+
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_process_that_attaches_the_memory_makes_the_same_batches(shared):
+    buffer = make(100, shared=shared)
+    elsewhere = Transitions([SharedTable.attach(*table.address) for table in buffer.transitions.tables], shared)
+    for collector in range(4):
+        fill(buffer, 20 * collector, 20, collector)
+    buffer.rescale(1, 0, 2)
+    for agent in range(3):
+        own = [transitions.own_rows(agent, buffer.size) for transitions in (buffer.transitions, elsewhere)]
+        if shared:
+            assert own == [None, None]
+            rows = torch.arange(50)[None]
+        else:
+            torch.testing.assert_close(*own)
+            assert set(buffer.columns["collector"][own[0].numpy()]) == {agent}
+            rows = own[0][None]
+        batches = [transitions.batch(rows, agent) for transitions in (buffer.transitions, elsewhere)]
+        torch.testing.assert_close(*batches)
+        np.testing.assert_array_equal(batches[0].reward[0], buffer.trained_rewards(agent)[rows[0]])
 
 
 def test_a_restored_buffer_goes_on_as_the_saved_one():

@@ -1,7 +1,8 @@
-"""The stacked population against plain SAC agents, written out one by one."""
+"""The batched population against plain SAC agents, written out one by one."""
 
 import contextlib
 import copy
+import functools
 import math
 import os
 import signal
@@ -16,6 +17,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 import models
 from arguments import Arguments
 from errors import RunError
+from learners import draw
 from models import BatchedMLP, flat_network, parameter_count
 from population import Population
 from replay_buffer import ReplayBuffer
@@ -112,24 +114,38 @@ def filled_buffer(agents, rows=100, device=CPU):
     return buffer
 
 
-def add_noise(buffer, rows, numbers):
+def add_noise(buffer, rows, numbers, collector=0):
     columns = {"obs": OBS, "action": ACTION, "next_obs": OBS, "variables": 2}
     transitions = {name: numbers.normal(size=(rows, width)).astype(np.float32) for name, width in columns.items()}
     transitions |= {"env_reward": np.zeros(rows, np.float32), "terminal": (numbers.random(rows) < 0.3) * 1.0}
-    for start, stop in buffer.add(transitions, 0, False):
+    for start, stop in buffer.add(transitions, collector, False):
         for agent in range(buffer.agents):
             buffer.set_rewards(agent, start, stop, numbers.normal(size=stop - start).astype(np.float32))
 
 
 def new_population(agents, seed, config=CONFIG, learners=1):
-    return Population(config, filled_buffer(agents), seed, learners)
+    return Population(config, filled_buffer(agents), initial_seed=seed, learning_seed=seed, learners=learners)
 
 
-def put_into_one_stack(population, seed):
-    """Let the agents of a new population be one batch, as they are on a GPU."""
+def put_into_one_group(population, seed):
+    """Let the agents of a new population be updated together, as they are on a GPU."""
     agents = new_agents(CONFIG, population.count, CPU)
     agents.initialize(torch.Generator().manual_seed(seed))
-    population._stacks, population._places = [agents], [(agents, k) for k in range(population.count)]
+    population._groups = [agents]
+
+
+def update(population, batch, noise):
+    """Update every agent once."""
+    size = population._groups[0].count
+    columns = zip(*(column.split(size) for column in (*batch, noise)), strict=True)
+    population.updates += 1
+    for agents, (*own, own_noise) in zip(population._groups, columns, strict=True):
+        agents.update(Batch(*own), own_noise)
+        agents.update_targets(population.updates)
+
+
+def random_noise(agents, generator):
+    return torch.randn(agents, 2, BATCH, ACTION, generator=generator)
 
 
 def random_batch(agents, generator):
@@ -162,12 +178,12 @@ def precision(request, monkeypatch):
 
 
 @pytest.mark.parametrize("inherited", [False, True])
-@pytest.mark.parametrize("stacked", [False, True])
-def test_a_population_update_equals_separate_plain_updates(inherited, stacked, precision):
+@pytest.mark.parametrize("together", [False, True])
+def test_a_population_update_equals_separate_plain_updates(inherited, together, precision):
     agents = 3
     population = new_population(agents, seed=1)
-    if stacked:
-        put_into_one_stack(population, seed=1)
+    if together:
+        put_into_one_group(population, seed=1)
     if inherited:  # before any update the optimizers are as new, as those of the plain agents are
         population.inherit(2, [0, 1])
     anchors = [population.networks(k) if inherited and k != 2 else None for k in range(agents)]
@@ -179,7 +195,7 @@ def test_a_population_update_equals_separate_plain_updates(inherited, stacked, p
     for _ in range(20):
         batch = random_batch(agents, generator)
         noise = torch.randn(agents, 2, BATCH, ACTION, generator=generator)
-        population.update(batch, noise)
+        update(population, batch, noise)
         for k, agent in enumerate(plain):
             agent.update(*(column[k].double() for column in batch), noise[k].double())
     assert_same(population, plain, **precision)
@@ -193,8 +209,8 @@ def test_a_terminal_state_is_not_bootstrapped_and_a_time_limit_is():
     batch = random_batch(1, generator)
     terminal = torch.arange(BATCH).remainder(2).float()[None]
     batch = batch._replace(reward=torch.ones(1, BATCH), terminal=terminal)
-    for _ in range(200):
-        population.update(batch, population.noise(BATCH)[0])
+    for _ in range(300):
+        update(population, batch, random_noise(1, generator))
     state = population.networks(0)
     values = mlp(state["best_qf1"])(torch.cat([batch.obs[0], batch.action[0]], -1))[:, 0].detach()
     torch.testing.assert_close(values[1::2], torch.ones(BATCH // 2), atol=0.2, rtol=0)
@@ -216,7 +232,7 @@ def trained(seed=6, updates=5, agents=4):
     population = new_population(agents, seed)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(updates):
-        population.update(random_batch(agents, generator), population.noise(BATCH)[0])
+        update(population, random_batch(agents, generator), random_noise(agents, generator))
     return population
 
 
@@ -225,16 +241,16 @@ def moments(population, k):
     return [rows for name, rows in population.agent_state(k).items() if "exp_avg" in name]
 
 
-def test_heirs_take_over_networks_targets_optimizers_and_temperature():
+def test_inheritors_take_over_networks_targets_optimizers_and_temperature():
     population = trained()
     before = copy.deepcopy(population.networks(0)), moments(population, 0)
     population.inherit(2, [1, 3])
-    for heir in (1, 3):
-        for ours, best in zip(population.networks(heir).values(), population.networks(2).values(), strict=True):
+    for agent in (1, 3):
+        for ours, best in zip(population.networks(agent).values(), population.networks(2).values(), strict=True):
             for name in ours:
                 torch.testing.assert_close(ours[name], best[name], rtol=0, atol=0)
-        assert population.agent_state(heir)["log_alpha"] == population.agent_state(2)["log_alpha"]
-        for ours, best in zip(moments(population, heir), moments(population, 2), strict=True):
+        assert population.agent_state(agent)["log_alpha"] == population.agent_state(2)["log_alpha"]
+        for ours, best in zip(moments(population, agent), moments(population, 2), strict=True):
             assert best.abs().sum() > 0
             torch.testing.assert_close(ours, best, rtol=0, atol=0)
     for name, state in population.networks(0).items():
@@ -244,20 +260,20 @@ def test_heirs_take_over_networks_targets_optimizers_and_temperature():
         torch.testing.assert_close(ours, old, rtol=0, atol=0)
 
 
-def test_heirs_learn_on_exactly_as_the_best_would():
+def test_inheritors_learn_on_exactly_as_the_best_would():
     population = trained()
     population.inherit(2, [1])
     population.load_agent_state(1, {"constrained": torch.zeros(1)})
     generator = torch.Generator().manual_seed(8)
     batch = random_batch(1, generator)
     noise = torch.randn(1, 2, BATCH, ACTION, generator=generator)
-    population.update(Batch(*(column.expand(4, *column.shape[1:]) for column in batch)), noise.expand(4, -1, -1, -1))
+    update(population, Batch(*(column.expand(4, *column.shape[1:]) for column in batch)), noise.expand(4, -1, -1, -1))
     for ours, best in zip(population.networks(1).values(), population.networks(2).values(), strict=True):
         for name in ours:
             torch.testing.assert_close(ours[name], best[name], rtol=1e-6, atol=1e-7)
 
 
-def test_an_heir_of_the_actor_keeps_its_critics():
+def test_who_inherits_the_actor_alone_keeps_its_critics():
     population = trained()
     before = population.networks(3)
     population.inherit_actor(0, 3)
@@ -273,7 +289,7 @@ def test_a_diverged_agent_does_not_touch_the_others():
     generator = torch.Generator().manual_seed(9)
     batch, noise = random_batch(4, generator), torch.randn(4, 2, BATCH, ACTION, generator=generator)
     for population in (sound, broken):
-        population.update(batch, noise)
+        update(population, batch, noise)
     assert broken.finite().tolist() == [True, False, True, True]
     for k in (0, 2, 3):
         for name, state in sound.networks(k).items():
@@ -282,30 +298,49 @@ def test_a_diverged_agent_does_not_touch_the_others():
     assert broken.finite().all()
 
 
-def test_learning_goes_on_from_a_saved_state_as_if_nothing_had_happened():
-    one = trained()
-    one.inherit(0, [1])
-    two = new_population(4, seed=99)
-    two.load_state_dict(one.state_dict())
-    generator = torch.Generator().manual_seed(10)
-    for _ in range(3):
-        batch = random_batch(4, generator)
+@pytest.mark.parametrize("learners", [1, 2])
+def test_learning_goes_on_from_a_saved_state_as_if_nothing_had_happened(learners):
+    one, two = new_population(3, 7), new_population(3, 7, learners=learners)
+    with contextlib.closing(two):
+        one.learn(8, 20)
+        one.inherit(0, [1])
+        one.learn(8, 7)
+        two.load_state_dict(one.state_dict())
         for population in (one, two):
-            population.update(batch, population.noise(BATCH)[0])
-    for k in range(4):
-        torch.testing.assert_close(two.networks(k), one.networks(k), rtol=0, atol=0)
+            population.learn(8, 13)
+        for k in range(3):
+            torch.testing.assert_close(two.agent_state(k), one.agent_state(k), rtol=0, atol=0)
+        for ours, theirs in zip(two.losses().values(), one.losses().values(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_losses_are_means_since_they_were_last_read():
-    population = trained(updates=0)
-    batch = random_batch(4, torch.Generator().manual_seed(11))
-    population.update(batch, population.noise(BATCH)[0])
+    population, generator = trained(updates=0), torch.Generator().manual_seed(11)
+    batch = random_batch(4, generator)
+    update(population, batch, random_noise(4, generator))
     first = population.losses()
-    population.update(batch, population.noise(BATCH)[0])
+    update(population, batch, random_noise(4, generator))
     second = population.losses()
     assert first["critic_loss"].shape == (4,)
     assert not np.allclose(first["critic_loss"], second["critic_loss"])
     assert math.isclose(first["temperature"][0], CONFIG.initial_temperature, rel_tol=1e-6)
+
+
+def test_losses_of_an_agent_that_diverged_and_returned_are_those_since_its_return():
+    population, same = new_population(3, 8), new_population(3, 8)
+    good = population.agent_state(1)
+    population.load_agent_state(1, {"log_alpha": torch.tensor([float("nan")])})
+    population.learn(8, 10)
+    population.load_agent_state(1, good)
+    same.learn(8, 10)
+    same.load_agent_state(1, good)
+    for one in (population, same):
+        one.learn(8, 5)
+    losses, expected = population.losses(), same.losses()
+    for name, values in expected.items():
+        assert np.isfinite(values).all()
+        np.testing.assert_array_equal(losses[name], values)
+    assert losses["temperature"][1] == pytest.approx(CONFIG.initial_temperature, rel=0.02)
 
 
 def random_networks(count, sizes, seed):
@@ -363,16 +398,16 @@ def test_the_gradient_of_a_stack_is_that_of_its_networks(sizes):
 @pytest.mark.parametrize("interval", [1, 3])
 def test_however_many_learners_share_the_work_the_population_is_the_same(interval):
     config = replace(CONFIG, target_update_interval=interval)
-    populations = [new_population(5, 15, config, learners) for learners in (1, 2, 5)]
+    populations = [new_population(5, 15, config, learners) for learners in (1, 2, 4)]
     for population in populations:
         with contextlib.closing(population):
             population.inherit(1, [0])  # which the parameter constraint holds from then on
-            population.learn(8, 90)
+            population.learn(8, 40)
             for start, stop in [(0, 30), (70, 100)]:  # new rewards on a new scale, and both have to arrive
                 population.buffer.set_rewards(2, start, stop, np.linspace(-3, 3, 30, dtype=np.float32))
             population.buffer.rescale(2, 1, kind=2)
-            population.learn(8, 300)
-            assert population.updates == 390
+            population.learn(8, 100)
+            assert population.updates == 140
     one, *others = populations
     losses = one.losses()
     for other in others:
@@ -385,11 +420,23 @@ def test_however_many_learners_share_the_work_the_population_is_the_same(interva
 def test_learning_is_one_update_after_another():
     learned, updated = (new_population(3, seed=16) for _ in range(2))
     learned.learn(8, 10)
-    rows = updated.buffer.draw_rows(10, 8, updated.generator)
-    for own, noise in zip(rows, updated.noise(8, 10), strict=True):
-        updated.update(updated.buffer.batch(own), noise)
+    for number in range(1, 11):
+        drawn = [draw(16, agent, number, updated.buffer.size, 8, ACTION) for agent in range(3)]
+        rows, noise = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+        update(updated, updated.buffer.transitions.batch(rows), noise)
     for k in range(3):
         torch.testing.assert_close(learned.agent_state(k), updated.agent_state(k), rtol=0, atol=0)
+
+
+def test_each_update_of_each_agent_draws_from_streams_of_its_own():
+    count, size = 1 << 30, 40
+    drawn = [draw(seed, agent, n, count, size, ACTION) for seed in (5, 6) for agent in range(3) for n in range(20)]
+    rows = torch.cat([rows for rows, _ in drawn])
+    assert len(rows.unique()) == rows.numel() == 120 * size  # of a thousand million, none is drawn twice
+    noise = torch.cat([noise for _, noise in drawn])
+    assert len(noise.unique()) > 0.999 * noise.numel()
+    assert abs(np.corrcoef(rows.reshape(-1), noise[:, 0, :, 0].reshape(-1))[0, 1]) < 0.05
+    torch.testing.assert_close(draw(5, 2, 19, count, size, ACTION), drawn[59], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("learners", [1, 2])
@@ -398,11 +445,35 @@ def test_learning_ends_when_it_is_told_to_and_every_agent_has_learned_as_much(le
     with contextlib.closing(stopped):
         stopped.learn(8, 256, stop=lambda: len(asked) == 4 or asked.append(1))
     assert 0 < stopped.updates < 256
-    rows, noise = same.buffer.draw_rows(256, 8, same.generator), same.noise(8, 256)
-    for own, drawn in zip(rows[: stopped.updates], noise, strict=False):
-        same.update(same.buffer.batch(own), drawn)
+    same.learn(8, stopped.updates)
     for k in range(3):
         torch.testing.assert_close(stopped.agent_state(k), same.agent_state(k), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("learners", [1, 2])
+def test_from_an_empty_buffer_nothing_is_learned(learners):
+    buffer = ReplayBuffer(10, OBS, ACTION, 2, 2, CPU)
+    population = Population(CONFIG, buffer, initial_seed=1, learning_seed=2, learners=learners)
+    with contextlib.closing(population):
+        assert population.learn(8, 5) == {}
+        assert population.updates == 0
+
+
+@pytest.mark.parametrize("learners", [1, 2])
+def test_without_sharing_an_agent_learns_from_its_own_rows(learners):
+    """Its fellow's rewards are not finite, which it would show if it drew one."""
+    buffer = ReplayBuffer(100, OBS, ACTION, 2, 2, CPU, shared=False)
+    numbers = np.random.default_rng(3)
+    for collector in (0, 1):
+        add_noise(buffer, 20, numbers, collector)
+        buffer.set_rewards(0, 20 * collector, 20 * collector + 20, np.full(20, [1.0, np.nan][collector], np.float32))
+    population = Population(CONFIG, buffer, initial_seed=1, learning_seed=2, learners=learners)
+    with contextlib.closing(population):
+        population.learn(8, 30)
+        assert population.finite().all()
+        add_noise(buffer, 100, numbers, 1)  # the ring overwrites all that agent 0 has collected
+        population.learn(8, 5)
+        assert population.finite().all()
 
 
 def test_nothing_is_learned_when_it_is_told_to_stop_at_once():
@@ -458,7 +529,7 @@ def test_an_update_never_waits_for_the_device(monkeypatch):
     buffer = filled_buffer(3)
     with FakeTensorMode(allow_non_fake_inputs=True):
         for agents.any_constrained in (False, True):
-            batch = buffer.batch(buffer.draw_rows(1, BATCH, generator)[0])
+            batch = buffer.transitions.batch(buffer.draw_rows(BATCH, generator))
             agents.update(batch, torch.randn(3, 2, BATCH, ACTION, generator=generator))
         agents.update_targets(1)
         with pytest.raises(DataDependentOutputException):
@@ -485,14 +556,15 @@ def test_an_update_is_recorded_once_and_again_when_its_kernels_are_others(monkey
     monkeypatch.setattr(torch.cuda, "graph", recording)
     monkeypatch.setattr(Agents, "update", lambda self, batch, noise: done.append("update"))
     population = new_population(2, seed=21)
-    put_into_one_stack(population, seed=21)
-    population._learn_captured(8, 5)
-    population._learn_captured(8, 2)
+    put_into_one_group(population, seed=21)
+    learn = functools.partial(population._learn_captured, 8, stop=lambda: False)
+    learn(5)
+    learn(2)
     assert done == ["update", "update", "update", "register", "record", *["replay"] * 4]
     assert population.updates == 7
     done.clear()
     population.inherit(0, [1])  # from now on the parameter constraint is a part of the update
-    population._learn_captured(8, 5)
+    learn(5)
     assert done == ["update", "update", "update", "register", "record", "replay", "replay"]
 
 
@@ -501,14 +573,15 @@ def test_an_update_is_recorded_once_and_again_when_its_kernels_are_others(monkey
 def test_a_recorded_update_learns_what_the_update_does(interval):
     config = replace(CONFIG, target_update_interval=interval)
     buffer = filled_buffer(3, 1_000, torch.device("cuda"))
-    recorded, plain = (Population(config, buffer, seed=19) for _ in range(2))
+    recorded, plain = (Population(config, buffer, initial_seed=19, learning_seed=20) for _ in range(2))
+    generator = torch.Generator("cuda").manual_seed(20)
     numbers = np.random.default_rng(20)
     for count in (200, 300, 700):  # more transitions arrive, and the ring comes round
         add_noise(buffer, count, numbers)
         recorded.learn(8, 40)
         for _ in range(40):
-            rows = buffer.draw_rows(1, 8, plain.generator)[0]
-            plain.update(buffer.batch(rows), plain.noise(8)[0])
+            batch = buffer.transitions.batch(buffer.draw_rows(8, generator))
+            update(plain, batch, torch.randn((3, 2, 8, ACTION), generator=generator, device="cuda"))
         if count == 300:
             for population in (recorded, plain):
                 population.inherit(1, [0])

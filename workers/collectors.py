@@ -68,7 +68,7 @@ class Collectors:
             "hide_goal": hide_goal,
             "action_repeat": action_repeat,
             "policy": [list(policy.sizes), policy.log_std_min, policy.log_std_max],
-            "weights": [self._weights.fd, policies, self._weights.widths],
+            "weights": self._weights.address,
         }
         self._step_seconds = _STEP_SECONDS * action_repeat
         self._workers = WorkerPool(

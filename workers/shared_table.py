@@ -1,4 +1,4 @@
-"""Columns of numbers in one memory file that processes share."""
+"""Columns of numbers in a memory file that processes share."""
 
 import contextlib
 import fcntl
@@ -30,9 +30,9 @@ class SharedTable:
 
     @classmethod
     def create(cls, capacity: int, widths: Mapping[str, int], *, writable: bool = False) -> "SharedTable":
-        """A new table of zeros. Its pages take memory only once they are written.
+        """Return a new table of zeros, whose pages take memory only once they are written.
 
-        `writable` lets workers write it too.
+        `writable` lets workers write it, too.
         """
         size = 4 * capacity * sum(widths.values())
         sealing = hasattr(os, "memfd_create")
@@ -50,10 +50,22 @@ class SharedTable:
 
     @classmethod
     def attach(cls, fd: int, capacity: int, widths: Mapping[str, int], *, writable: bool = False) -> "SharedTable":
-        """The table behind an inherited descriptor, read-only if not said otherwise."""
+        """Return the table behind an inherited descriptor (see `address`), read-only unless `writable`."""
         protection = mmap.PROT_READ | mmap.PROT_WRITE if writable else mmap.PROT_READ
         memory = mmap.mmap(fd, 4 * capacity * sum(widths.values()), prot=protection)
         return cls(fd, capacity, dict(widths), _columns(memory, capacity, widths))
+
+    @property
+    def address(self) -> tuple[int, int, dict[str, int]]:
+        """What a worker that inherits the descriptor needs to attach the table."""
+        return self.fd, self.capacity, self.widths
+
+    def beginning(self, *names: str) -> "SharedTable":
+        """Return the table of the first columns alone: a worker that attaches it maps nothing of the others."""
+        if list(names) != list(self.widths)[: len(names)]:
+            raise ValueError(f"{', '.join(names)}: not the first columns of {', '.join(self.widths)}")
+        widths = {name: self.widths[name] for name in names}
+        return SharedTable(self.fd, self.capacity, widths, {name: self.columns[name] for name in names})
 
 
 def _columns(memory: mmap.mmap, capacity: int, widths: Mapping[str, int]) -> dict[str, np.ndarray]:

@@ -23,7 +23,7 @@ CONFIG = Arguments("from_scratch", hidden_size=32).sac_config(TASK.obs_size, TAS
 
 @pytest.fixture(scope="module")
 def population():
-    return Population(CONFIG, ReplayBuffer(1, CONFIG.obs_size, CONFIG.action_size, 1, 3, torch.device("cpu")), seed=0)
+    return Population(CONFIG, ReplayBuffer(1, CONFIG.obs_size, CONFIG.action_size, 1, 3, torch.device("cpu")), 0, 1)
 
 
 def collectors(population, workers, **options):
