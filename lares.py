@@ -1,492 +1,388 @@
-"""The algorithm: search for the reward function that makes a robot learn.
+"""The steps of the algorithm: search for the reward function that makes a robot learn.
 
 Li et al., "LaRes: Evolutionary Reinforcement Learning with LLM-based Adaptive Reward Search", NeurIPS 2025. A language
 model writes a population of reward functions; one SAC agent learns from each; all share one replay buffer in which
 every transition carries the reward of every function; Thompson sampling decides whose policy collects; every `LLM_freq`
 steps the agents are ranked, the best rewards stay, the model improves on them, and the whole buffer is relabeled.
+
+The loop that takes these steps stands in `lares_from_scratch.py` and `lares_with_init.py`.
 """
 
 import concurrent.futures
+import dataclasses
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from arguments import Arguments, Setting
-from errors import RunError
+from arguments import Arguments, Setting, default_name
+from errors import RunError, UsageError
 from population import Population
 from replay_buffer import EXPLORATION, ReplayBuffer
-from reward_code import Failure, RewardWorkers
-from runs.forecast import forecast
+from reward_code import RewardWorkers
+from roster import Roster
+from runs.champion import Candidate, Champions
+from runs.dry_run import describe
+from runs.forecast import forecast, refuse_what_cannot_fit
 from runs.interruption import Interruption
-from runs.log import RunLog, duration
+from runs.log import RunLog
+from runs.summary import protocol, sum_up
 from sac import new_agents
 from search.builtin import ProgramSearch
-from search.protocol import LanguageModel
-from search.rounds import AgentReport, Program, RewardSearch
-from task_specs import Task
+from search.connect import connect
+from search.feedback import AgentReport, report_on
+from search.rounds import RewardSearch
+from task_specs import get_task
 from tasks.environment import record_probe
-from tasks.episode import UNIFORM, Episode, Order, Score
+from tasks.episode import Episode, Score
 from thompson import ThompsonSampler
 from workers.collectors import Collectors, PolicyShape
-
-# What a seed is for, so that no two uses of the run's seed can meet.
-PROBE, EXPLORE, COLLECT, EVALUATE, FINAL, LEARNING, ARMS, NOISE = range(8)
-
-# Why an agent is out of the game until the next search round.
-BROKEN = "its networks are broken"
-FAILED = "its reward function failed"
+from workers.machine import cores, without_keys
+from workers.randomness import Use, seed_for
+from workers.simulator import Simulator
 
 
-def seed_for(seed: int, *use: int) -> int:
-    """A seed of its own for each use of a run's seed."""
-    return int(np.random.SeedSequence([seed, *use]).generate_state(1)[0])
-
-
-@dataclass(frozen=True)
-class Champion:
-    """The policy that did best in any evaluation so far."""
-
-    agent: int
-    score: Score
-    weights: np.ndarray
+def on_this_machine(args: Arguments) -> Arguments:
+    """Return the flags with what the machine decides filled in: the device, and the numbers of processes."""
+    there = torch.cuda.is_available()
+    if args.device == "cuda" and not there:
+        raise UsageError("--device cuda: PyTorch sees no GPU here; use --device auto or --device cpu")
+    device: Any = ("cuda" if there else "cpu") if args.device == "auto" else args.device
+    workers, learners = args.num_workers or cores(), args.num_learners or cores()
+    return dataclasses.replace(args, device=device, num_workers=workers, num_learners=learners)
 
 
 class LaRes:
     """One run.
 
-    Agents 0 to pop_size - 1 hold the slots of the population. With the human-designed reward at hand there is one more,
-    the human agent, which learns from the environment's own reward and is never replaced.
+    Agents 0 to pop_size - 1 hold the slots of the population. The human agent, if there is one, comes behind them: it
+    learns from the environment's own, human-designed reward and is never replaced.
 
     Args:
         args: the flags, see `arguments`.
-        setting: "from_scratch" or "with_init"; the two differ in the prompts and in the human agent, in nothing else.
-        task: what is to be learned.
-        log: where everything goes that the run leaves behind.
         interruption: tells whether the user wants the run to end.
+        prompts: which prompts the model gets, a directory of ``prompts/``: "with_init" shows it the human reward.
+        human_agent: whether the human agent takes part.
     """
 
-    def __init__(
-        self,
-        args: Arguments,
-        setting: Setting,
-        task: Task,
-        model: LanguageModel,
-        builtin: ProgramSearch,
-        log: RunLog,
-        interruption: Interruption,
-    ) -> None:
-        self.args, self.task, self.log, self.interruption = args, task, log, interruption
-        self.slots = list(range(args.pop_size))
-        self.human = args.pop_size if setting == "with_init" else None
-        self.agents = self.slots if self.human is None else [*self.slots, self.human]
-        self.decisions = args.episode_length // args.action_repeat
+    def __init__(self, args: Arguments, interruption: Interruption, *, prompts: Setting, human_agent: bool) -> None:
+        self.args = args = on_this_machine(args)
+        self.interruption = interruption
+        torch.set_num_threads(1)  # learners and workers are processes, each of which computes on one thread
+        with without_keys():
+            self.task = task = get_task(args.env_name, args.task_file)
+        if args.dry_run:
+            print(describe(args, prompts, task, self.seed(Use.PROBE)))
+            raise SystemExit
+        refuse_what_cannot_fit(args, task, args.pop_size + human_agent)
+        human_reward = task.human_reward.source if human_agent and task.human_reward else None
+        builtin = ProgramSearch(task, self.seed(Use.BUILTIN), human_reward)
+        model = connect(
+            args.model,
+            builtin=builtin,
+            task=task.name,
+            setting=args.setting,
+            temperature=args.temperature,
+            answer_tokens=args.max_answer_tokens,
+            options=args.llm_options,
+            max_calls=args.max_llm_calls,
+            max_tokens=args.max_llm_tokens,
+        )
+        self.log = RunLog(args.log_dir, args.exp_name or default_name(args), vars(args))
+        self.log.say(f"{args.setting} on {task.name} with {args.model}, seed {args.seed}, in {self.log.directory}")
+        if args.ignored_flags:
+            self.log.say(f"without effect: {', '.join(args.ignored_flags)}")
 
-        device = torch.device(args.device)
-        config = args.sac_config(task.obs_size, task.action_size)
+        self.slots = list(range(args.pop_size))
+        self.human = args.pop_size if human_agent else None
+        self.agents = self.slots if self.human is None else [*self.slots, self.human]
+        device, config = torch.device(args.device), args.sac_config(task.obs_size, task.action_size)
         self.buffer = ReplayBuffer(
             args.buffer_size, task.obs_size, task.action_size, task.variable_width, len(self.agents), device,
             shared=bool(args.shared_buffer),
         )  # fmt: skip
         self.reward_workers = RewardWorkers(task.inputs, args.num_workers, self.buffer.reward_table)
         self.population = Population(
-            config, self.buffer, self.seed(LEARNING, 0), self.seed(LEARNING, 1), args.num_learners
+            config, self.buffer, self.seed(Use.NETWORKS), self.seed(Use.BATCHES), args.num_learners
         )
+        self.roster = Roster(args, self.population, self.buffer, self.reward_workers, self.log, self.human)
+        shape = PolicyShape(self.population.sizes, args.log_std_min, args.log_std_max)
         self.collectors = Collectors(
-            task,
-            PolicyShape(self.population.sizes, args.log_std_min, args.log_std_max),
-            len(self.agents) + 1,
-            args.num_workers,
-            bool(args.hide_goal),
-            args.action_repeat,
+            task, shape, len(self.agents) + 1, args.num_workers, bool(args.hide_goal), args.action_repeat
         )
+        decisions = args.episode_length // args.action_repeat
+        self.simulator = Simulator(self.collectors, args.seed, decisions, self.log.say)
         # Behind the agents' policies stands one that is never trained, for --explore_episode.
         self.untrained = len(self.agents)
         stranger = new_agents(config, 1, torch.device("cpu"))
-        stranger.initialize(torch.Generator().manual_seed(self.seed(LEARNING, self.untrained)))
+        stranger.initialize(torch.Generator().manual_seed(self.seed(Use.UNTRAINED)))
         self.collectors.set_policies(np.concatenate([self.population.policies(), stranger.actors.row(0)[None]]))
         self.search = RewardSearch(
             task,
             model,
             self.reward_workers,
-            record_probe(task, self.seed(PROBE), bool(args.hide_goal), args.action_repeat),
+            record_probe(task, self.seed(Use.PROBE), bool(args.hide_goal), args.action_repeat),
             builtin=builtin,
-            setting=setting,
+            setting=prompts,
             episode_length=args.episode_length,
             attempts=args.llm_attempts,
             deadline=args.llm_deadline,
             human_feedback=args.human_feedback,
-            log=log.say,
-            record=lambda row: log.append("llm.jsonl", row),
-            check_order=self.order_share,
-            order_threshold=args.order_check,
+            log=self.log.say,
+            record=lambda row: self.log.append("llm.jsonl", row),
             stop=interruption.requested,
         )
         self.thompson = ThompsonSampler(len(self.agents), args.windows_length)
-        self.arm_generator = np.random.default_rng(self.seed(ARMS))
-        self.background = concurrent.futures.ThreadPoolExecutor(1)  # where agents learn while others collect
+        self.arm_generator = np.random.default_rng(self.seed(Use.ARMS))
+        self.background = concurrent.futures.ThreadPoolExecutor(1)  # collects while the agents learn, with --overlap
+        self.arriving: concurrent.futures.Future[list[tuple[int, Episode]]] | None = None
 
-        self.programs: dict[int, Program] = {}  # the reward function in each slot
-        self.masked: dict[int, str] = {}  # agents out of the game until the next search round, and why
-        self.relabeled: dict[str, np.ndarray | Failure] = {}  # the stored transitions' rewards under new functions
         self.scores: dict[int, Score] = {}  # of the last evaluation
-        self.round_costs: list[dict[str, int]] = []  # calls and tokens of each search round
-        self.champion: Champion | None = None
-        self.snapshot = self.population.state_dict()
-        self.losses: dict[str, np.ndarray] = {}
-        self.lost: dict[int, str] = {}  # agents whose learner ended in the midst of an update, and how
-        self.env_steps = self.iteration = self.round = self.evaluations = 0
+        self.champions = Champions()
+        self.status = "running"
+        self.env_steps = self.iteration = self.round = self.evaluations = self.confirmations = 0
         self.updates_due = 0.0
         self.last_search = self.last_evaluation = 0
 
-    def seed(self, *use: int) -> int:
-        """A seed of its own for each use of the run's seed."""
-        return seed_for(self.args.seed, *use)
+    def seed(self, use: Use, *indices: int) -> int:
+        """Return a seed of its own for each use of the run's seed."""
+        return seed_for(self.args.seed, use, *indices)
 
-    # --- the loop ---------------------------------------------------------------------------------------------------
+    # --- when -------------------------------------------------------------------------------------------------------
 
-    def train(self) -> str:
-        """From nothing to the last env step; returns what ended it: "finished", "solved" or "interrupted"."""
-        self.begin()
-        while self.env_steps < self.args.total_timesteps:
-            if self.env_steps - self.last_search >= self.args.LLM_freq:
-                self.search_round()
-            self.collect()
-            if not self.args.overlap:
-                self.learn()
-            self.watch()
-            if self.interruption.signal:
-                return "interrupted"
-            if self.env_steps - self.last_evaluation >= self.args.display_interval:
-                self.evaluate()
-            if self.champion and 0 < self.args.stop_success <= self.champion.score.success_rate:
-                return "solved"
-        return "finished"
+    def goes_on(self) -> bool:
+        """Return whether the run has neither reached its end nor been told to stop."""
+        if self.interruption.signal:
+            self.status = "interrupted"
+        elif self.status == "running" and self.env_steps >= self.args.total_timesteps:
+            self.status = "finished"
+        return self.status == "running"
 
-    def begin(self) -> None:
-        """The first population, and random actions for it to learn from."""
-        for slot, program in enumerate(self.search.initial(len(self.slots))):
-            self.install(slot, program)
-        self.round_costs.append(vars(self.search.round_usage))
+    def search_is_due(self) -> bool:
+        """Return whether `LLM_freq` env steps have passed since the last search round."""
+        return self.env_steps - self.last_search >= self.args.LLM_freq
+
+    def evaluation_is_due(self) -> bool:
+        """Return whether `display_interval` env steps have passed since the last evaluation."""
+        return not self.interruption.signal and self.env_steps - self.last_evaluation >= self.args.display_interval
+
+    # --- the first population ---------------------------------------------------------------------------------------
+
+    def first_population(self) -> None:
+        """Have the model write the first reward functions, one for each slot."""
+        try:
+            functions = self.search.initial(len(self.slots))
+        except RunError:
+            if self.interruption.signal:  # the search was given up because the user wants to leave
+                return
+            raise
+        for slot, function in enumerate(functions):
+            self.roster.install(slot, function, self.round)
         if self.reward_workers.gap:
             self.log.say(self.reward_workers.gap)
-        orders: list[Order] = []
-        left = self.args.init_exploration_steps // self.args.action_repeat
-        while left > 0:
-            seed, noise = self.seed(EXPLORE, len(orders)), self.seed(NOISE, EXPLORE, len(orders))
-            orders.append(Order(UNIFORM, seed, min(left, self.decisions), noise))
-            left -= self.decisions
+
+    def explore(self) -> None:
+        """Collect uniform random actions, for all agents to learn from."""
+        if not self.roster.functions:
+            return
         began = time.monotonic()
-        self.store(self.collectors.run(orders), [EXPLORATION] * len(orders))
+        episodes = self.simulator.explore(self.args.init_exploration_steps // self.args.action_repeat)
+        self.store([(EXPLORATION, episode) for episode in episodes])
         env_step = (time.monotonic() - began) / max(self.env_steps, 1)
         self.log.say(forecast(self.args, self.population, env_step))
         self.log.begin_progress(self.env_steps, self.args.total_timesteps)
 
+    # --- collecting and learning ------------------------------------------------------------------------------------
+
     def collect(self) -> None:
-        """One episode of each chosen agent's policy, in parallel; with --overlap the agents learn in the meantime."""
+        """Run one episode of each Thompson-drawn policy, in parallel; with --overlap while the agents learn."""
         self.iteration += 1
-        arms = self.choose_arms()
-        self.collectors.set_policies(self.population.policies())
-        orders = [
-            Order(
-                arm,
-                self.seed(COLLECT, self.iteration, arm),
-                self.decisions,
-                self.seed(NOISE, COLLECT, self.iteration, arm),
-            )
-            for arm in arms
-        ]
-        learning = self.background.submit(self.learn) if self.args.overlap else None
-        episodes = self.collectors.run(orders)
-        if learning:
-            learning.result()
-        self.store(episodes, [EXPLORATION if arm == self.untrained else arm for arm in arms])
-        for arm, episode in zip(arms, episodes, strict=True):
-            if arm != self.untrained:
-                self.thompson.update(arm, bool(episode.success[-1]))
-            self.updates_due += self.args.update_cycles * len(episode.success)
+        work = (self.choose_arms(), self.population.policies(), self.iteration)
+        if self.args.overlap:
+            self.arriving = self.background.submit(self.simulator.collect, *work)
+        else:
+            self.store(self.simulator.collect(*work))
+
+    def learn(self) -> None:
+        """Make the SAC updates that are due, of every agent on its own reward column."""
+        before, due = self.population.updates, int(self.updates_due)
+        lost = self.population.learn(self.args.batch_size, due, self.interruption.requested)
+        self.updates_due -= self.population.updates - before
+        self.roster.check_health(lost)
+        if self.arriving:
+            self.store(self.arriving.result())
+            self.arriving = None
+        if not self.roster.playing:
+            raise RunError(f"every reward function of the population has failed; see {self.log.directory / 'run.log'}")
+        best = self.champions.best
+        self.log.progress(
+            self.env_steps,
+            best.success_rate if best else None,
+            self.search.cost(self.args.price_in, self.args.price_out),
+        )
 
     def choose_arms(self) -> list[int]:
-        """The policies that collect next."""
-        alive = [slot for slot in self.slots if slot not in self.masked]
-        if not alive:
-            arms = []
-        elif self.args.selection == "thompson":
-            arms = self.thompson.draw(alive, len(self.slots), self.arm_generator)
-        elif self.args.selection == "uniform":
-            arms = sorted({alive[pick] for pick in self.arm_generator.integers(len(alive), size=len(self.slots))})
-        else:
-            arms = alive
-        if self.human is not None and self.human not in self.masked:
+        """Return whose policies collect next: distinct agents out of pop_size Thompson draws, and the human agent."""
+        arms = [slot for slot in self.slots if self.roster.plays(slot)]
+        if arms and self.args.selection == "thompson":
+            arms = self.thompson.draw(arms, len(self.slots), self.arm_generator)
+        elif arms and self.args.selection == "uniform":
+            arms = sorted({arms[pick] for pick in self.arm_generator.integers(len(arms), size=len(self.slots))})
+        if self.human is not None and self.roster.plays(self.human):
             arms = [*arms, self.human]
         return [*arms, self.untrained] if self.args.explore_episode else arms
 
-    def store(self, episodes: Sequence[Episode], collectors: Sequence[int]) -> None:
-        """Put episodes into the buffer, with the reward of every function."""
+    def store(self, episodes: Sequence[tuple[int, Episode]]) -> None:
+        """Put each arm's episode into the buffer, with the reward of every function, and let Thompson sampling know."""
         stored: list[tuple[int, int]] = []
-        for episode, collector in zip(episodes, collectors, strict=True):
+        for arm, episode in episodes:
+            self.env_steps += len(episode.success) * self.args.action_repeat
             if not self.args.bootstrap_timeouts:
                 episode.transitions["terminal"][-1] = 1.0
-            self.env_steps += len(episode.success) * self.args.action_repeat
+            collector = arm if arm in self.agents else EXPLORATION
+            if collector != EXPLORATION:
+                self.thompson.update(arm, bool(episode.success[-1]))
+            if arm != EXPLORATION:
+                self.updates_due += self.args.update_cycles * len(episode.success)
             for start, stop in self.buffer.add(episode.transitions, collector, bool(episode.success.any())):
                 # Rows that follow each other are one range: a worker is asked once, not once an episode.
                 first = stored.pop()[0] if stored and stored[-1][1] == start else start
                 stored.append((first, stop))
         for start, stop in stored:
-            sound = [slot for slot in self.slots if slot not in self.masked]
-            sources = [self.programs[slot].source for slot in sound]
-            for slot, rewards in zip(sound, self.reward_workers.evaluate_rows(sources, start, stop), strict=True):
-                if isinstance(rewards, Failure):
-                    self.mask(slot, FAILED, self.reject(self.programs[slot], rewards))
-                else:
-                    self.buffer.set_rewards(slot, start, stop, rewards)
-            if self.human is not None:
-                self.buffer.set_rewards(self.human, start, stop, self.buffer.columns["env_reward"][start:stop])
+            self.roster.reward(start, stop)
 
-    def learn(self) -> None:
-        """SAC updates of every agent, each on its own reward column, for all transitions that are new."""
-        due = int(self.updates_due)
-        self.lost = self.population.learn(self.args.batch_size, due, self.interruption.requested)
-        self.updates_due -= due
-
-    def watch(self) -> None:
-        """See how learning went: read the losses, and take out who has diverged or been lost."""
-        self.losses = self.population.losses()
-        broken = {int(agent): "not finite" for agent in np.flatnonzero(~self.population.finite())}
-        broken |= {agent: f"its learner {death}" for agent, death in self.lost.items()}
-        for agent, detail in broken.items():
-            if agent not in self.masked:
-                self.mask(agent, BROKEN, f"({detail})")
-        if all(slot in self.masked for slot in self.slots):
-            self.recover()
-        self.log.progress(self.env_steps, self.champion.score.success_rate if self.champion else None, self.cost())
+    # --- the search round -------------------------------------------------------------------------------------------
 
     def search_round(self) -> None:
-        """Rank, keep the elites, replace the other reward functions, relabel, rescale, inherit."""
-        scores = self.scores if self.last_evaluation == self.env_steps else self.evaluate()
+        """Rank, keep the elites, rewrite the other reward functions, relabel, rescale, inherit."""
+        if self.last_evaluation < self.env_steps:
+            self.evaluate()
         self.round += 1
-        ranking = self.rank(scores)
+        ranking = sorted(self.scores, key=lambda agent: self.fitness(self.scores[agent]), reverse=True)
         best, elites = ranking[0], ranking[: self.args.elite_num]
-        open_slots = sorted(set(self.slots) - set(elites), key=lambda slot: slot not in self.masked)
-        reports = {agent: self.report(agent, scores[agent]) for agent in elites}
+        open_slots = sorted(set(self.slots) - set(elites), key=self.roster.plays)  # first those that are out
+        reports = {agent: self.report(agent) for agent in elites}
 
-        self.relabeled.clear()
-        newcomers = self.search.improve(
+        newcomers: list[int] = []
+        for function in self.search.improve(
             self.round,
-            None if best == self.human else self.programs[best],
+            self.roster.functions.get(best),
             reports[best],
-            [(self.programs[agent], reports[agent]) for agent in elites if agent != self.human],
+            [(self.roster.functions[agent], reports[agent]) for agent in elites if agent != self.human],
             len(open_slots),
-        )
-        self.round_costs.append(vars(self.search.round_usage))
-        replaced = [
-            slot for slot, program in zip(open_slots, newcomers, strict=False) if self.replace(slot, program, best)
-        ]
-        broken = [agent for agent, why in self.masked.items() if why == BROKEN and agent not in replaced]
-        heirs = replaced if self.args.inherit else []
-        self.population.inherit(best, [*heirs, *broken])
-        if self.args.inherit and self.human is not None and self.human not in elites:
-            # Its own reward has not changed, so its critics are still right, and nothing holds it near the best agent.
-            self.population.inherit_actor(best, self.human)
-        self.masked = {slot: why for slot, why in self.masked.items() if slot not in [*replaced, *broken]}
+        ):
+            slot = open_slots[len(newcomers)]
+            if self.roster.replace(slot, function, best, self.round):
+                newcomers.append(slot)
+
+        human_inherits = self.args.inherit and self.human is not None and self.human not in elites
+        self.roster.succeed(best, newcomers, bool(self.args.inherit), self.human if human_inherits else None)
         self.thompson.reset()
         self.last_search = self.env_steps
-        self.snapshot = self.population.state_dict()
-        self.log.population(self.search.programs)
-
-    def replace(self, slot: int, program: Program, best: int) -> bool:
-        """Give `slot` a new reward function over the whole buffer, on the scale of the best one, unless it fails."""
-        if self.args.buffer_transfer:
-            rewards: np.ndarray | Failure = self.buffer.columns["rewards"][: self.buffer.size, best].copy()
-        else:
-            rewards = self.relabel(program.source)
-        if isinstance(rewards, Failure):
-            self.log.say(f"slot {slot} keeps its reward function: the new one failed {self.reject(program, rewards)}")
-            return False
-        self.buffer.set_rewards(slot, 0, self.buffer.size, rewards)
-        self.buffer.rescale(slot, best, self.args.scale_type)
-        self.install(slot, program)
-        return True
-
-    def relabel(self, source: str) -> np.ndarray | Failure:
-        """The rewards of every stored transition under a new function."""
-        if source not in self.relabeled:
-            [self.relabeled[source]] = self.reward_workers.evaluate_rows([source], 0, self.buffer.size)
-        return self.relabeled[source]
-
-    def rank(self, scores: dict[int, Score]) -> list[int]:
-        """The agents, best first. When every success rate is zero, the return alone decides; then the lower index."""
-        return sorted(scores, key=lambda agent: self.fitness(scores[agent]), reverse=True)
+        self.log.population(self.search.functions)
 
     def fitness(self, score: Score) -> tuple[float, ...]:
-        """What agents are ranked by, the first number before the second."""
-        return (score.env_return,) if self.args.fitness == "return" else (score.success_rate, score.env_return)
+        """Return what agents are ranked by, the first number before the second; of equals the lower index comes first.
 
-    # --- what happens on the way ------------------------------------------------------------------------------------
+        Success rate, then how near to success the episodes came by the task's criterion; with --fitness return, as
+        published, then the environment's return, which on MetaWorld is the human-designed reward.
+        """
+        return score.success_rate, score.env_return if self.args.fitness == "return" else -score.distance
 
-    def evaluate(self) -> dict[int, Score]:
-        """Deterministic episodes of every agent that is in the game; keeps the best policy seen so far."""
+    def report(self, agent: int) -> AgentReport:
+        """Return what the language model is told of an agent."""
+        source = self.roster.functions[agent].source if agent in self.roster.functions else None
+        order = self.roster.order_share(self.buffer.columns["rewards"][: self.buffer.size, agent])
+        return report_on(self.scores[agent], source, self.reward_workers, order)
+
+    # --- evaluation and the end -------------------------------------------------------------------------------------
+
+    def evaluate(self) -> None:
+        """Run deterministic episodes of every agent that plays; keep the best policies of all evaluations."""
         self.evaluations += 1
         self.last_evaluation = self.env_steps
-        sound = [agent for agent in self.agents if agent not in self.masked]
+        agents, policies = self.roster.playing, self.population.policies()
         # The same episodes for every agent: chance must not decide which is better.
-        seeds = [self.seed(EVALUATE, self.evaluations, number) for number in range(self.args.eval_episodes)]
-        policies = self.population.policies()
-        self.collectors.set_policies(policies)
-        orders = [Order(agent, seed, self.decisions) for agent in sound for seed in seeds]
-        episodes = self.collectors.run(orders)
-        scores = {agent: Score(episodes[i * len(seeds) : (i + 1) * len(seeds)]) for i, agent in enumerate(sound)}
-        best = self.rank(scores)[0]
-        if self.champion is None or self.fitness(scores[best]) >= self.fitness(self.champion.score):
-            self.champion = Champion(best, scores[best], policies[best])
-            self.log.write_networks(self.population.networks(best))
-        self.scores = scores
-        self.snapshot = self.population.state_dict()
-        for slot, program in self.programs.items():
-            if slot in scores:
-                program.scores[str(self.round)] = scores[slot].summary()
+        self.scores = self.simulator.evaluate(
+            agents, policies, self.args.eval_episodes, Use.EVALUATION_START, self.evaluations
+        )
+        best = max(self.scores, key=lambda agent: self.fitness(self.scores[agent]))
+        function = self.roster.functions.get(best)
+        candidate = Candidate(
+            best, function.id if function else None, self.round, self.env_steps, self.fitness(self.scores[best]),
+            self.scores[best].summary(), self.population.networks(best),
+        )  # fmt: skip
+        if self.champions.enter(candidate):
+            self.log.write_networks(candidate.networks)
+        self.roster.remember()
+        self.log.metrics(self.env_steps, self.metrics(best))
+        if self.champions.best is candidate and 0 < self.args.stop_success <= candidate.success_rate:
+            self.confirm(1)
+            if candidate.success_rate >= self.args.stop_success:
+                self.status = "solved"
+
+    def confirm(self, count: int) -> None:
+        """Run the same fresh episodes with each of the `count` best policies so far, and rank them anew."""
+        self.confirmations += 1
+        policies = np.stack([candidate.weights for candidate in self.champions.candidates[:count]])
+        scores = self.simulator.evaluate(
+            range(len(policies)), policies, self.args.final_episodes, Use.CONFIRMATION_START, self.confirmations
+        )
+        self.champions.confirm({place: (self.fitness(score), score.summary()) for place, score in scores.items()})
+        self.log.write_networks(self.champions.candidates[0].networks)
+
+    def metrics(self, best: int) -> dict[str, Any]:
+        """Return a row of metrics.jsonl, and begin the means of the losses anew."""
+        losses = self.population.losses()
         agents = {
             agent: {
                 **score.summary(),
                 "thompson": self.thompson.rates()[agent],
-                **{name: values[agent] for name, values in self.losses.items()},
+                **{name: values[agent] for name, values in losses.items()},
             }
-            for agent, score in scores.items()
+            for agent, score in self.scores.items()
         }
-        row = {
+        for slot, function in self.roster.functions.items():
+            if slot in self.scores:
+                function.scores[str(self.round)] = self.scores[slot].summary()
+        return {
             "round": self.round,
             "best": {"agent": best, **agents[best]},
             "agents": agents,
-            "masked": self.masked,
-            "llm": self.cost(),
-            "protocol": self.protocol(self.args.eval_episodes),
-        }
-        self.log.metrics(self.env_steps, row)
-        return scores
-
-    def report(self, agent: int, score: Score) -> AgentReport:
-        """What the language model is told of an agent."""
-        own_return, components = score.env_return, {}
-        if agent != self.human:
-            columns = score.columns("next_obs", "action", "variables")
-            [evaluation] = self.reward_workers.evaluate([self.programs[agent].source], columns, components=True)
-            if isinstance(evaluation, Failure):
-                own_return = np.nan
-            else:
-                own_return = float(evaluation.rewards.sum(dtype=np.float64)) / len(score.episodes)
-                components = {
-                    name: (float(values.mean()), float(values.min()), float(values.max()))
-                    for name, values in evaluation.components.items()
-                }
-        return AgentReport(score.success_rate, score.env_return, own_return, components, score.metrics)
-
-    def order_share(self, source: str) -> float | None:
-        """Share of the stored successful episodes whose mean reward beats that of every failed one.
-
-        Sun et al., "A Large Language Model-Driven Reward Code Design Framework via Dynamic Feedback" (CARD), 2024. None
-        while the buffer does not hold episodes of both kinds.
-        """
-        success = self.buffer.episode_success()
-        if success.all() or not success.any():
-            return None
-        rewards = self.relabel(source)
-        if isinstance(rewards, Failure):
-            return None
-        means = self.buffer.episode_means(rewards)
-        return float((means[success] > means[~success].max()).mean())
-
-    def install(self, slot: int, program: Program) -> None:
-        """Enter a program into the population, and its code and response into the run directory."""
-        program.slot = slot
-        program.scale, program.shift = float(self.buffer.scale[slot]), float(self.buffer.shift[slot])
-        self.programs[slot] = program
-        self.log.write_text(f"Iter_{self.round}_Reward_Code_{slot}.py", program.source)
-        self.log.write_text(f"Iter_{self.round}_Response_{slot}.txt", program.response)
-
-    def mask(self, agent: int, why: str, detail: str = "") -> None:
-        """Take an agent out of the game until the next search round gives it a new start."""
-        self.masked[agent] = why
-        self.log.say(f"agent {agent} is out until the next search round: {why} {detail}".rstrip())
-
-    def reject(self, program: Program, failure: Failure) -> str:
-        """Count a function as rejected after all; returns why, and which file has the transition on which it failed."""
-        program.accepted, program.kind, program.reason = False, failure.kind, failure.reason
-        self.search.rejected[failure.kind] += 1
-        if failure.state is None:
-            return f"({failure.reason})"
-        name = f"Failed_State_{program.id}.json"
-        self.log.write_json(name, failure.state)
-        return f"({failure.reason}; the state is in {name})"
-
-    def recover(self) -> None:
-        """Nobody in the population is left: go back to the networks of the last evaluation or search round."""
-        if BROKEN in self.masked.values():
-            self.log.say("no agent is left; going back to the networks of the last evaluation or search round")
-            self.population.load_state_dict(self.snapshot)
-            self.masked = {agent: why for agent, why in self.masked.items() if why == FAILED}
-        elif self.human is None:
-            raise RunError(f"every reward function of the population has failed; see {self.log.directory / 'run.log'}")
-
-    def cost(self) -> dict[str, Any]:
-        """What the language model has cost: calls, tokens, money at the given prices, and the same of each round."""
-        usage = self.search.model.usage
-        money = (usage.tokens_in * self.args.price_in + usage.tokens_out * self.args.price_out) / 1e6
-        return {**vars(usage), "cost": money, "rounds": self.round_costs}
-
-    def protocol(self, episodes: int) -> dict[str, Any]:
-        """How a success rate was measured."""
-        return {
-            "episodes": episodes,
-            "episode_length": self.args.episode_length,
-            "action_repeat": self.args.action_repeat,
-            "goal_visible": not self.args.hide_goal,
+            "out": self.roster.out,
+            "dropped_episodes": self.simulator.dropped,
+            "llm": self.search.cost(self.args.price_in, self.args.price_out),
+            "protocol": protocol(self.args, self.args.eval_episodes),
         }
 
-    # --- the end ----------------------------------------------------------------------------------------------------
-
-    def finish(self, status: str) -> None:
-        """Evaluate the chosen policy in fresh episodes, on which nothing was selected, and write the summary."""
-        summary: dict[str, Any] = {"status": status, "final_success_rate": None}
-        if status != "interrupted":
+    def finish(self) -> None:
+        """Choose the policy to hand out, evaluate it in fresh episodes on which nothing was chosen, and sum up."""
+        final = None
+        if self.status != "interrupted":
             if self.last_evaluation < self.env_steps:
                 self.evaluate()
-            assert self.champion is not None
-            self.collectors.set_policies(self.champion.weights[None])
-            seeds = [self.seed(FINAL, number) for number in range(self.args.final_episodes)]
-            score = Score(self.collectors.run([Order(0, seed, self.decisions) for seed in seeds]))
-            from scipy import stats  # needed once, here, and slow to load
-
-            solved = round(score.success_rate * len(seeds))
-            interval = stats.binomtest(solved, len(seeds)).proportion_ci(method="wilson")
-            summary |= {
-                **{f"final_{name}": value for name, value in score.summary().items()},
-                "final_success_interval": [interval.low, interval.high],
-                "protocol": self.protocol(len(seeds)),
-                "chosen_agent": self.champion.agent,
-            }
-            self.log.say(
-                f"final success rate {score.success_rate:.2f} (95% interval {interval.low:.2f} to {interval.high:.2f}) "
-                f"over {len(seeds)} fresh episodes; {self.env_steps:,} env steps in {duration(self.log.wall_time)}"
-            )
-        else:
-            kept = (
-                f"the best policy so far is in {self.log.directory}" if self.champion else "no policy is evaluated yet"
-            )
-            self.log.say(f"stopped after {self.env_steps:,} env steps; {kept}")
-        self.log.population(self.search.programs)
-        summary |= {
-            "env_steps": self.env_steps,
-            "wall_time": round(self.log.wall_time, 3),
-            "llm": {**self.cost(), "rejected": dict(self.search.rejected)},
+            self.confirm(len(self.champions.candidates))
+            weights = self.champions.candidates[0].weights[None]
+            final = self.simulator.evaluate([0], weights, self.args.final_episodes, Use.FINAL_START)[0]
+        self.log.population(self.search.functions)
+        costs = {
+            "dropped_episodes": self.simulator.dropped,
+            "llm": {
+                **self.search.cost(self.args.price_in, self.args.price_out),
+                "rejected": self.search.rejected,
+            },
         }
-        self.log.write_json("summary.json", summary)
+        sum_up(self.args, self.log, self.status, self.env_steps, self.champions.best, final, costs)
 
-    def close(self) -> None:
+    def __enter__(self) -> "LaRes":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """End all workers."""
-        self.background.shutdown()
         self.population.close()
         self.collectors.close()
+        self.background.shutdown()
         self.reward_workers.close()
+        self.log.close()

@@ -28,10 +28,7 @@ from replay_buffer import EXPLORATION, ReplayBuffer
 from reward_code import RewardWorkers, check_source, extract
 from reward_code.worker import RewardFunction
 from runs.interruption import Interruption
-from runs.log import RunLog
 from sac import SacConfig
-from search.builtin import ProgramSearch
-from search.connect import connect
 from task_specs import TASKS, get_task
 from tasks.environment import TaskEnvironment, record_probe
 from tasks.episode import Order
@@ -96,21 +93,16 @@ def begun_run(logs: str, device: torch.device) -> LaRes:
     """A run with default flags, up to the moment at which learning begins, but for a shorter exploration."""
     flags = ["--model=builtin", f"--env-name={TASK}", f"--device={device}", f"--log-dir={logs}"]
     flags += ["--init-exploration-steps=600", f"--num_learners={cores()}", f"--num_workers={cores()}"]
-    args = parse_args(flags, "from_scratch")
-    torch.set_num_threads(1)
-    task = get_task(args.env_name)
-    builtin = ProgramSearch(task, args.seed, None)
-    model = connect(args.model, builtin=builtin, temperature=1.0, max_calls=0, max_tokens=0)
-    lares = LaRes(args, "from_scratch", task, model, builtin, RunLog(logs, "loop", vars(args)), Interruption())
-    lares.begin()
-    return lares
+    run = LaRes(parse_args(flags, "from_scratch"), Interruption(), prompts="from_scratch", human_agent=False)
+    run.first_population()
+    run.explore()
+    return run
 
 
 def learn_in(lares: LaRes, updates: int) -> None:
     """The part of an iteration that comes after collecting, for so many new transitions."""
     lares.updates_due = updates
     lares.learn()
-    lares.watch()
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------

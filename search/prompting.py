@@ -16,7 +16,17 @@ DIRECTORY = Path(__file__).parents[1] / "prompts"
 _FIELDS = {
     "system": (),
     "task": ("description", "success", "success_expression", "episode_length", "variables", "arguments"),
-    "feedback": ("success_rate", "own_return", "components", "metrics", "order", "rejected", "human_feedback"),
+    "feedback": (
+        "success_rate",
+        "nearest_distance",
+        "final_distance",
+        "own_return",
+        "components",
+        "metrics",
+        "order",
+        "rejected",
+        "human_feedback",
+    ),
     "rejected": ("reasons",),
     "order": ("share",),
     "human_feedback": ("text",),
@@ -25,7 +35,15 @@ _FIELDS_WITH_INIT = {
     **_FIELDS,
     "task": (*_FIELDS["task"], "human_reward", "success_source"),
     "feedback": (*_FIELDS["feedback"], "env_return"),
-    "human_best": ("success_rate", "env_return", "metrics", "rejected", "human_feedback"),
+    "human_best": (
+        "success_rate",
+        "nearest_distance",
+        "final_distance",
+        "env_return",
+        "metrics",
+        "rejected",
+        "human_feedback",
+    ),
 }
 
 

@@ -57,7 +57,7 @@ class FakeWorkers:
     def __init__(self):
         self.calls = []
 
-    def check(self, texts, probe):
+    def check(self, texts, probe, known=()):
         self.calls.append(len(texts))
         return [self.verdict(text) for text in texts]
 
@@ -69,10 +69,10 @@ class FakeWorkers:
             return self.rejected("syntax", f"line {error.lineno}: invalid syntax")
         if not any(isinstance(node, ast.FunctionDef) and node.name == "compute_reward" for node in tree.body):
             return self.rejected("no-code", "no function compute_reward")
-        return SimpleNamespace(accepted=True, source=code, kind="", reason="", compiled=True, note="")
+        return SimpleNamespace(accepted=True, source=code, kind="", reason="", compiled=True, note="", unwrapped=())
 
     def rejected(self, kind, reason):
-        return SimpleNamespace(accepted=False, source="", kind=kind, reason=reason, compiled=False, note="")
+        return SimpleNamespace(accepted=False, source="", kind=kind, reason=reason, compiled=False, note="", unwrapped=())
 
 
 @dataclass

@@ -25,11 +25,12 @@ import pytest
 from chat_server import Answer, completion, failure, serving
 from reward_code import RewardWorkers
 from search.builtin import ProgramSearch
+from search.feedback import AgentReport
 from search.remote import RemoteModel
-from search.rounds import AgentReport, RewardSearch
+from search.rounds import RewardSearch
 from search_doubles import FakeWorkers, make_task, random_columns
 
-REPORT = AgentReport(0.3, 0.0, 1.0, {"reach": (0.5, 0.0, 1.0)}, {"obj_to_target": 0.2})
+REPORT = AgentReport(0.3, 0.0, 1.0, (0.03, 0.2), {"reach": (0.5, 0.0, 1.0)}, {"obj_to_target": 0.2})
 PROGRAM = "```python\ndef compute_reward(obj, target):\n    return {} - abs(obj[0] - target[0]), {{}}\n```"
 REJECTED = (
     "I cannot help with that.",
@@ -135,12 +136,12 @@ def soak(rounds, warm, workers, say=lambda line: None):
         )
         population = builtin_population(search)
         for round in range(1, rounds + 1):
-            newcomers = search.improve(round, population[0], REPORT, [(population[0], REPORT)], 1)
+            newcomers = list(search.improve(round, population[0], REPORT, [(population[0], REPORT)], 1))
             population = [*newcomers, *population][:2]
             if round == warm:
                 early = figures()
             if round % 20 == 0:
-                say(f"round {round}: {figures()}, {search.calls} calls, rejected {dict(search.rejected)}")
+                say(f"round {round}: {figures()}, {search.model.usage.calls} calls, rejected {dict(search.rejected)}")
         late = figures()
     assert not any("sk-soak" in line for line in lines)
     return search, early, late
@@ -162,7 +163,7 @@ def test_rounds_against_a_misbehaving_service_leave_nothing_behind(monkeypatch):
     rounds, warm = 30, 10
     search, early, late = soak(rounds, warm, FakeWorkers())
     assert late["time"] - early["time"] < (rounds - warm) * 0.6 + 10
-    assert sum(program.accepted for program in search.programs) > 5
+    assert sum(program.accepted for program in search.functions) > 5
     assert search.rejected.total() > 5
     assert late["threads"] == early["threads"]
     assert late["children"] == early["children"]

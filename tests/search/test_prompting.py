@@ -8,11 +8,12 @@ from errors import UsageError
 from reward_utils import __all__ as helpers
 from search import prompting
 from search.builtin import ProgramSearch
-from search.rounds import AgentReport, RewardSearch
+from search.feedback import AgentReport
+from search.rounds import RewardSearch
 from search_doubles import FakeWorkers, ScriptedModel, make_task
 
 SETTINGS = ("from_scratch", "with_init")
-REPORT = AgentReport(0.25, 10.0, 20.0, {"reach": (0.5, 0.25, 0.75)}, {"obj_to_target": 0.21})
+REPORT = AgentReport(0.25, 10.0, 20.0, (0.03, 0.2), {"reach": (0.5, 0.25, 0.75)}, {"obj_to_target": 0.21})
 
 
 def make_search(setting, task=None, model=None, **options):
@@ -37,7 +38,7 @@ def prompts(tmp_path, monkeypatch):
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_the_first_prompt_says_what_a_reward_needs(setting):
     task = make_task()
-    text = make_search(setting, task, episode_length=137).opening[1]["content"]
+    text = make_search(setting, task, episode_length=137).feedback.opening[1]["content"]
     assert task.description in text
     assert task.success in text
     assert (task.success_expression if setting == "from_scratch" else task.human_reward.success_source) in text
@@ -56,9 +57,9 @@ def test_no_field_stays_open(setting, tmp_path):
     search = make_search(setting, model=model, human_feedback=str(tmp_path / "feedback.txt"))
     search.check_order = lambda source: 0.5
     (best,) = search.initial(1)
-    search.improve(1, best, REPORT, [], 1)
+    list(search.improve(1, best, REPORT, [], 1))
     if setting == "with_init":
-        search.improve(2, None, REPORT, [], 1)
+        list(search.improve(2, None, REPORT, [], 1))
     texts = [message["content"] for request in model.requests for message in request.messages]
     assert len(model.requests) >= 3
     assert {field for text in texts for field in re.findall(r"\{\w+\}", text)} == {"{wrist}"}
@@ -81,7 +82,7 @@ def test_the_helpers_that_are_named_are_there():
 def test_code_in_a_prompt_needs_no_escapes(prompts):
     path = prompts / "from_scratch" / "system.txt"
     path.write_text('Return {"a": 1}, {}, {i + 1} or f"{x:.2f}".')
-    system = make_search("from_scratch").opening[0]["content"]
+    system = make_search("from_scratch").feedback.opening[0]["content"]
     assert system == 'Return {"a": 1}, {}, {i + 1} or f"{x:.2f}".'
 
 

@@ -1,5 +1,6 @@
 """The search round: what is asked, what is taken, what is told."""
 
+import dataclasses
 import json
 import time
 
@@ -9,12 +10,13 @@ import pytest
 from errors import RunError, UsageError
 from reward_code import RewardWorkers
 from search.builtin import DISTANCE_SHAPES, Gene, ProgramSearch, read_genome, task_terms, write_program
+from search.feedback import AgentReport
 from search.offline import ReplayModel
 from search.protocol import BudgetSpent, Reply, ServiceAway
-from search.rounds import AgentReport, RewardSearch
+from search.rounds import RewardSearch
 from search_doubles import HUMAN_SOURCE, FakeWorkers, ScriptedModel, make_task, random_columns
 
-REPORT = AgentReport(0.35, 987.6, 123.4, {"reach": (0.5, 0.25, 0.75)}, {"obj_to_target": 0.21})
+REPORT = AgentReport(0.35, 987.6, 123.4, (0.031, 0.22), {"reach": (0.5, 0.25, 0.75)}, {"obj_to_target": 0.21})
 AWAY = ServiceAway("the service is out for lunch")
 
 
@@ -32,9 +34,9 @@ def good(value):
     return f"So be it.\n\n```python\ndef compute_reward(obj):\n    return {value}, {{}}\n```"
 
 
-def improve(search, programs, count=2, best=0, report=REPORT):
-    elites = [(program, report) for program in programs]
-    return search.improve(1, programs[best], report, elites, count)
+def improve(search, functions, count=2, best=0, report=REPORT):
+    elites = [(function, report) for function in functions]
+    return list(search.improve(1, functions[best], report, elites, count))
 
 
 def said(search):
@@ -46,29 +48,29 @@ def said(search):
 
 def test_builtin_goes_end_to_end():
     search = make_search()
-    programs = search.initial(5)
-    improved = improve(search, programs[:2], 3)
-    assert len(programs) == 5
+    functions = search.initial(5)
+    improved = improve(search, functions[:2], 3)
+    assert len(functions) == 5
     assert len(improved) == 3
-    assert all(program.accepted and program.source and not program.reason for program in programs + improved)
-    assert {parent for program in improved for parent in program.parents} <= {programs[0].id, programs[1].id}
-    assert any(program.parents for program in improved)
-    assert [program.id for program in search.programs] == list(range(len(search.programs)))
-    assert {program.round for program in improved} == {1}
+    assert all(function.accepted and function.source and not function.reason for function in functions + improved)
+    assert {parent for function in improved for parent in function.parents} <= {functions[0].id, functions[1].id}
+    assert any(function.parents for function in improved)
+    assert [function.id for function in search.functions] == list(range(len(search.functions)))
+    assert {function.round for function in improved} == {1}
 
 
 def test_asks_for_twice_the_open_slots_until_full():
     model = ScriptedModel([[good(1), "no code"], [good(2), good(3), good(4)]])
     search = make_search(model)
-    programs = search.initial(3)
-    assert [program.response for program in programs] == [good(1), good(2), good(3)]
+    functions = search.initial(3)
+    assert [function.response for function in functions] == [good(1), good(2), good(3)]
     assert [request.count for request in model.requests] == [6, 4]
-    kinds = [(program.accepted, program.kind) for program in search.programs]
+    kinds = [(function.accepted, function.kind) for function in search.functions]
     assert kinds == [(True, ""), (False, "no-code"), (True, ""), (True, ""), (False, "surplus")]
     assert search.rejected == {"no-code": 1}
     # Whatever was proposed can be read later; what nobody goes on with takes no memory beside that.
-    assert search.programs[4].source == "def compute_reward(obj):\n    return 4, {}\n"
-    assert [bool(program.response) for program in search.programs] == [True, False, True, True, False]
+    assert search.functions[4].source == "def compute_reward(obj):\n    return 4, {}\n"
+    assert [bool(function.response) for function in search.functions] == [True, False, True, True, False]
 
 
 def test_no_more_candidates_are_checked_than_are_wanted():
@@ -103,9 +105,9 @@ def test_the_deadline_is_the_rounds_not_the_requests():
 def test_a_run_that_is_asked_to_stop_asks_no_more():
     model = ScriptedModel([[good(1)]] * 9)
     search = make_search(model, stop=lambda: len(model.requests) == 1)
-    programs = search.initial(1)
+    functions = search.initial(1)
     model.requests.clear()
-    assert len(improve(search, programs, 3)) == 0
+    assert len(improve(search, functions, 3)) == 0
     assert len(model.requests) == 1
 
 
@@ -129,10 +131,10 @@ def test_a_first_round_of_rubbish_ends_the_run_with_the_first_reason():
 def test_builtin_fills_a_first_population_that_the_model_leaves_open():
     rows = []
     search = make_search(ScriptedModel([[good(1)], AWAY]), record=rows.append)
-    programs = search.initial(4)
-    assert programs[0].response == good(1)
-    assert all(read_genome(program.source) for program in programs[1:])
-    assert len(programs) == 4
+    functions = search.initial(4)
+    assert functions[0].response == good(1)
+    assert all(read_genome(function.source) for function in functions[1:])
+    assert len(functions) == 4
     assert "scripted gave 1 of 4 reward functions; builtin writes the others" in said(search)
     assert [row["model"] for row in rows] == ["scripted"] * 2  # a replay's own builtin does the same again
 
@@ -140,59 +142,66 @@ def test_builtin_fills_a_first_population_that_the_model_leaves_open():
 @pytest.mark.parametrize("trouble", [AWAY, BudgetSpent("the money is gone")])
 def test_trouble_in_a_later_round_keeps_old_functions(trouble):
     search = make_search(ScriptedModel([list(map(good, range(3))), [good(8)], trouble]))
-    programs = search.initial(3)
-    assert [program.response for program in improve(search, programs, 2)] == [good(8)]
+    functions = search.initial(3)
+    assert [function.response for function in improve(search, functions, 2)] == [good(8)]
     assert "1 of 2 open slots keep their old function" in said(search)
     assert str(trouble) in said(search)
 
 
 def test_an_empty_round_is_no_reason_to_end():
     search = make_search(ScriptedModel([[good(1)]]), attempts=2)
-    programs = search.initial(1)
-    assert improve(search, programs, 2) == []
+    functions = search.initial(1)
+    assert improve(search, functions, 2) == []
 
 
 def test_copies_are_rejected():
     copy = good(1).replace("    return", "    # the same\n\n    return")
     model = ScriptedModel([[good(1), copy, good(2)], [good(3), good(1), copy, good(3), good(4)]])
     search = make_search(model)
-    programs = search.initial(2)
-    assert [program.response for program in programs] == [good(1), good(2)]
-    improved = improve(search, programs[:1], 2)
-    assert [program.response for program in improved] == [good(3), good(4)]
+    functions = search.initial(2)
+    assert [function.response for function in functions] == [good(1), good(2)]
+    improved = improve(search, functions[:1], 2)
+    assert [function.response for function in improved] == [good(3), good(4)]
     assert search.rejected == {"duplicate": 4}
 
 
 def test_a_dropped_function_may_come_back():
     search = make_search(ScriptedModel([[good(1), good(2)], [good(2)]]))
-    programs = search.initial(2)
-    assert [program.response for program in improve(search, programs[:1], 1)] == [good(2)]
+    functions = search.initial(2)
+    assert [function.response for function in improve(search, functions[:1], 1)] == [good(2)]
 
 
 def test_the_human_reward_is_no_candidate_with_init():
     copy = f"```python\n{HUMAN_SOURCE}```"
     search = make_search(ScriptedModel([[copy, good(1)]]), setting="with_init")
-    assert [program.response for program in search.initial(1)] == [good(1)]
+    assert [function.response for function in search.initial(1)] == [good(1)]
     assert search.rejected == {"duplicate": 1}
 
 
 def test_an_answer_that_was_cut_off_is_known_as_such():
     reply = Reply(["def compute_reward(obj", good(1), "```python\ndef compute_r"], cut_off=[0, 1])
     search = make_search(ScriptedModel([reply]))
-    (program,) = search.initial(1)
-    assert program.response == good(1)  # whole in spite of it
-    assert search.programs[0].kind == "cut-off"
-    assert "token limit" in search.programs[0].reason
-    assert "invalid syntax" in search.programs[0].reason
+    (function,) = search.initial(1)
+    assert function.response == good(1)  # whole in spite of it
+    assert search.functions[0].kind == "cut-off"
+    assert "token limit" in search.functions[0].reason
+    assert "invalid syntax" in search.functions[0].reason
 
 
 def test_usage_is_counted_by_round_and_in_all():
     search = make_search(ScriptedModel([[good(1)], [good(2)], [good(3), good(4)]]))
-    programs = search.initial(2)
-    assert (search.round_usage.calls, search.round_usage.tokens_in, search.round_usage.tokens_out) == (2, 200, 20)
-    improve(search, programs, 2)
-    assert (search.round_usage.calls, search.round_usage.tokens_in, search.round_usage.tokens_out) == (1, 100, 20)
-    assert (search.calls, search.tokens_in, search.tokens_out) == (3, 300, 40)
+    functions = search.initial(2)
+    improve(search, functions, 2)
+    assert search.cost(price_in=10, price_out=1000) == {
+        "calls": 3,
+        "tokens_in": 300,
+        "tokens_out": 40,
+        "cost": pytest.approx((300 * 10 + 40 * 1000) / 1e6),
+        "rounds": [
+            {"calls": 2, "tokens_in": 200, "tokens_out": 20},
+            {"calls": 1, "tokens_in": 100, "tokens_out": 20},
+        ],
+    }
 
 
 # --- what the model hears --------------------------------------------------------------------------------------------
@@ -223,8 +232,8 @@ def test_the_next_round_hears_of_the_last_rounds_rejections():
 def test_the_best_response_goes_back_with_what_came_of_it():
     model = ScriptedModel([[good(1), good(2)], [good(3)]])
     search = make_search(model, attempts=1)
-    programs = search.initial(2)
-    improve(search, programs, best=1)
+    functions = search.initial(2)
+    improve(search, functions, best=1)
     messages = model.requests[-1].messages
     assert [message["role"] for message in messages] == ["system", "user", "assistant", "user"]
     assert messages[:2] == model.requests[0].messages
@@ -233,33 +242,33 @@ def test_the_best_response_goes_back_with_what_came_of_it():
         assert figure in messages[3]["content"]
 
 
-def test_a_models_answers_descend_from_the_program_that_it_was_shown():
+def test_a_models_answers_descend_from_the_function_that_it_was_shown():
     model = ScriptedModel([[good(1)], [good(2), "no code"]])
     search = make_search(model)
     (best,) = search.initial(1)
     (better,) = search.improve(1, best, REPORT, [(best, REPORT)], 1)
     assert best.parents == []
     assert better.parents == [best.id]
-    assert [program.parents for program in search.programs[1:]] == [[best.id], [best.id]]
+    assert [function.parents for function in search.functions[1:]] == [[best.id], [best.id]]
 
 
 def test_what_the_model_says_of_parents_is_taken_as_it_is():
     reply = Reply([good(2), good(3), good(4)], parents=[[1], [], [0, 1]])
     search = make_search(ScriptedModel([[good(0), good(1)], reply]))
-    programs = search.initial(2)
-    improved = improve(search, programs, 3)
-    assert [program.parents for program in improved] == [[1], [], [0, 1]]
+    functions = search.initial(2)
+    improved = improve(search, functions, 3)
+    assert [function.parents for function in improved] == [[1], [], [0, 1]]
 
 
 def test_the_model_is_handed_the_parents():
     model = ScriptedModel([[good(1), good(2)], [good(3)]])
     search = make_search(model)
-    programs = search.initial(2)
-    improve(search, programs, 1)
+    functions = search.initial(2)
+    improve(search, functions, 1)
     parents = model.requests[-1].parents
     assert [(parent.id, parent.score) for parent in parents] == [(0, 0.35), (1, 0.35)]
     assert parents[0].components == REPORT.components
-    assert parents[0].source == programs[0].source
+    assert parents[0].source == functions[0].source
 
 
 def test_a_conversation_is_continued_and_stays_bounded():
@@ -275,14 +284,14 @@ def test_a_conversation_is_continued_and_stays_bounded():
         roles = [message["role"] for message in messages]
         assert roles == ["system", "user", *["assistant", "user"] * (len(roles) // 2 - 1)]
     assert lengths == [4, 6, 8, 10, 10, 10, 10]
-    assert messages[:2] == search.opening
+    assert messages[:2] == search.feedback.opening
 
 
 def test_from_scratch_nothing_of_the_human_reward_is_told(tmp_path):
     model = ScriptedModel([[good(1), "bad"], [good(2)], [good(3)]])
     search = make_search(model, human_feedback=str(tmp_path / "none"))
-    programs = search.initial(2)
-    improve(search, programs)
+    functions = search.initial(2)
+    improve(search, functions)
     text = json.dumps([request.messages for request in model.requests])
     for secret in ("secret", "987.6", "human-designed", "human_reward"):
         assert secret not in text
@@ -291,8 +300,8 @@ def test_from_scratch_nothing_of_the_human_reward_is_told(tmp_path):
 def test_with_init_the_human_reward_and_its_return_are_told():
     model = ScriptedModel([[good(1)], [good(2)]])
     search = make_search(model, setting="with_init")
-    programs = search.initial(1)
-    improve(search, programs, 1)
+    functions = search.initial(1)
+    improve(search, functions, 1)
     assert "secret_human_shaping = 1.0" in model.requests[0].messages[1]["content"]
     assert "987.6" in model.requests[1].messages[-1]["content"]
 
@@ -300,9 +309,9 @@ def test_with_init_the_human_reward_and_its_return_are_told():
 def test_a_best_human_reward_is_what_is_to_be_improved():
     model = ScriptedModel([[good(1)], [good(2)]])
     search = make_search(model, setting="with_init")
-    (program,) = search.initial(1)
-    report = AgentReport(0.9, 555.5, 555.5, {}, {"obj_to_target": 0.07})
-    (improved,) = search.improve(1, None, report, [(program, REPORT)], 1)
+    (function,) = search.initial(1)
+    report = AgentReport(0.9, 555.5, 555.5, (0.0, 0.07), {}, {"obj_to_target": 0.07})
+    (improved,) = search.improve(1, None, report, [(function, REPORT)], 1)
     messages = model.requests[-1].messages
     assert [message["role"] for message in messages] == ["system", "user"]
     for part in ("secret_human_shaping = 1.0", "90%", "555.5", "obj_to_target: 0.07"):
@@ -323,7 +332,7 @@ def test_human_feedback_is_read_anew_at_each_round(tmp_path):
 
     def told(round):
         search.lines.clear()
-        search.improve(round, best, REPORT, [], 1)
+        list(search.improve(round, best, REPORT, [], 1))
         return model.requests[-1].messages[-1]["content"]
 
     assert "person" not in told(1)
@@ -337,35 +346,37 @@ def test_human_feedback_is_read_anew_at_each_round(tmp_path):
     assert "cannot be read" in said(search)
 
 
-# --- order check -----------------------------------------------------------------------------------------------------
+# --- what the loop says no to ----------------------------------------------------------------------------------------
 
 
-def shares(search, table):
-    search.check_order = lambda source: next(share for value, share in table.items() if f"return {value}," in source)
+def test_a_candidate_that_the_loop_rejects_makes_room_for_the_next():
+    model = ScriptedModel([[good(1)], [good(2), good(3), good(4), good(5)], [good(6), good(7)]])
+    search = make_search(model)
+    (first,) = search.initial(1)
+    taken = []
+    for function in search.improve(1, first, REPORT, [], 2):
+        if function.response in (good(2), good(3), good(5)):
+            function.reject("not-finite", "the reward is nan in a stored transition")
+        else:
+            taken.append(function.response)
+    assert taken == [good(4), good(6)]
+    assert [request.count for request in model.requests] == [2, 4, 2]
+    assert search.rejected == {"not-finite": 3}
+    assert (
+        "- not-finite: the reward is nan in a stored transition (3 times)" in model.requests[2].messages[-1]["content"]
+    )
+    assert not any("keep their old function" in line for line in search.lines)
 
 
-@pytest.mark.parametrize(("threshold", "accepted"), [(0.0, [1, 2]), (0.8, [2, 4])])
-def test_the_order_check_logs_and_rejects_below_its_threshold(threshold, accepted):
-    model = ScriptedModel([[good(1), good(2), good(3)], [good(4)]])
-    search = make_search(model, order_threshold=threshold)
-    shares(search, {1: 0.5, 2: 0.8, 3: 0.79, 4: None})
-    programs = search.initial(2)
-    assert [program.response for program in programs] == list(map(good, accepted))
-    assert "program 0 ranks 50% of the solved episodes" in said(search)
-    assert [program.order for program in programs] == ([0.5, 0.8] if threshold == 0 else [0.8, None])
-    if threshold:
-        assert search.rejected == {"order": 2}
-        assert "- order: only 50% of the solved episodes" in model.requests[1].messages[1]["content"]
-
-
-def test_the_order_of_the_best_function_is_told():
+def test_the_order_and_the_distance_of_the_best_function_are_told():
     model = ScriptedModel([[good(1)], [good(2)], [good(3)]])
     search = make_search(model)
-    shares(search, {1: 0.625, 2: None, 3: None})
-    (program,) = search.initial(1)
-    (other,) = improve(search, [program], 1)
-    assert "62%" in model.requests[-1].messages[-1]["content"]
-    search.improve(2, other, REPORT, [], 1)
+    (function,) = search.initial(1)
+    (other,) = improve(search, [function], 1, report=dataclasses.replace(REPORT, order=0.625))
+    told = model.requests[-1].messages[-1]["content"]
+    assert "62%" in told
+    assert "0.031 at the nearest moment of an episode, 0.22 at its end" in told
+    list(search.improve(2, other, REPORT, [], 1))
     assert "solved episodes so far" not in model.requests[-1].messages[-1]["content"]
 
 
@@ -374,14 +385,14 @@ def test_the_order_of_the_best_function_is_told():
 
 def test_a_restored_search_goes_on_as_the_first_would_have():
     first = make_search()
-    programs = first.initial(3)
+    functions = first.initial(3)
     state = json.loads(json.dumps(first.state_dict(), allow_nan=False))
     second = make_search()
     second.load_state_dict(state)
-    assert second.programs == first.programs
-    continued = [improve(search, search.programs[:2], 3) for search in (first, second)]
+    assert second.functions == first.functions
+    continued = [improve(search, search.functions[:2], 3) for search in (first, second)]
     assert continued[0] == continued[1]
-    assert programs[0] == second.programs[0]
+    assert functions[0] == second.functions[0]
 
 
 def test_counters_go_on_after_a_restart():
@@ -390,28 +401,28 @@ def test_counters_go_on_after_a_restart():
     first.initial(1)
     second = make_search(ScriptedModel([["bad", good(2)]]), record=rows.append)
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
-    improve(second, second.programs[1:2], 1)
+    improve(second, second.functions[1:2], 1)
     assert [row["request"] for row in rows] == [1, 2, 3]
-    assert (second.calls, second.tokens_in) == (3, 300)
+    assert (second.model.usage.calls, second.model.usage.tokens_in) == (3, 300)
     assert second.rejected == {"no-code": 2}
-    assert second.programs[-1].id == len(second.programs) - 1
+    assert second.functions[-1].id == len(second.functions) - 1
 
 
 def test_a_recorded_run_is_reproduced_without_its_model(tmp_path):
     def run(model):
         rows = []
         search = make_search(model, record=rows.append)
-        programs = search.initial(3)
-        improved = improve(search, programs[1:], 2)
-        search.improve(2, improved[0], REPORT, [], 2)
+        functions = search.initial(3)
+        improved = improve(search, functions[1:], 2)
+        list(search.improve(2, improved[0], REPORT, [], 2))
         return search, rows
 
     answers = [[good(1), "bad"], AWAY, [good(2), good(1), good(3)], ["bad"], [good(4)], BudgetSpent("no money")]
     original, rows = run(ScriptedModel(answers))
     (tmp_path / "llm.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     again, _ = run(ReplayModel(str(tmp_path)))
-    assert again.programs == original.programs
-    assert again.calls == again.tokens_in == 0
+    assert again.functions == original.functions
+    assert again.model.usage.calls == again.model.usage.tokens_in == 0
 
 
 # --- with real reward workers ----------------------------------------------------------------------------------------
@@ -449,16 +460,16 @@ def test_the_whole_path(real):
     search = RewardSearch(
         task, model, *real, builtin=builtin, setting="from_scratch", attempts=1, log=lambda line: None
     )
-    programs = search.initial(2)
-    assert improve(search, programs) == []
-    assert len(programs) == 2
-    assert all(program.accepted for program in programs)
-    assert search.rejected.total() == 2
-    assert "obj" in search.programs[1].reason
+    functions = search.initial(2)
+    assert improve(search, functions) == []
+    assert len(functions) == 2
+    assert all(function.accepted for function in functions)
+    assert sum(search.rejected.values()) == 2
+    assert "obj" in search.functions[1].reason
 
 
 def test_a_function_that_follows_the_prompt_is_accepted(real):
-    first_line = make_search().opening[1]["content"].strip().splitlines()[-1]
+    first_line = make_search().feedback.opening[1]["content"].strip().splitlines()[-1]
     source = (
         f"{first_line}\n"
         '    reach = tolerance(float(obj[0]), bounds=(0.0, 0.1), margin=0.2, sigmoid="gaussian")\n'

@@ -1,0 +1,199 @@
+"""Who is in the game: the one place through which an agent leaves, and comes back fit to play.
+
+An agent plays while its networks are finite and its reward function gives rewards. One that plays has finite networks,
+a complete reward column, and critics that were learned on that column or fit its scale.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from arguments import Arguments
+from population import Population
+from replay_buffer import ReplayBuffer
+from reward_code import Failure, RewardWorkers
+from runs.log import RunLog
+from search.choice import order_share
+from search.reward_function import RewardFunction
+
+
+class Roster:
+    """The agents: with which reward function each plays, or why it does not play.
+
+    Args:
+        args: the flags.
+        population: the agents' networks.
+        buffer: the agents' reward columns.
+        workers: evaluate reward functions.
+        log: tells the user, and keeps the functions' files.
+        human: the agent behind the slots that learns from the environment's own reward, if there is one.
+
+    Attributes:
+        functions: the reward function in each slot.
+        diverged: agents whose networks are of no use, with the reason. Their reward functions go on giving rewards, so
+            that their columns stay complete.
+        failed: agents whose reward function failed, with the reason. Their columns are incomplete, so only a new
+            function brings them back.
+    """
+
+    def __init__(
+        self,
+        args: Arguments,
+        population: Population,
+        buffer: ReplayBuffer,
+        workers: RewardWorkers,
+        log: RunLog,
+        human: int | None,
+    ) -> None:
+        self._args = args
+        self._population = population
+        self._buffer = buffer
+        self._workers = workers
+        self._log = log
+        self._human = human
+        self.functions: dict[int, RewardFunction] = {}
+        self.diverged: dict[int, str] = {}
+        self.failed: dict[int, str] = {}
+        self._good = [population.agent_state(agent) for agent in range(population.count)]
+
+    def plays(self, agent: int) -> bool:
+        """Return whether the agent plays."""
+        return agent not in self.diverged and agent not in self.failed
+
+    @property
+    def playing(self) -> list[int]:
+        """All agents that play."""
+        return [agent for agent in range(self._population.count) if self.plays(agent)]
+
+    @property
+    def out(self) -> dict[int, str]:
+        """Every agent that does not play, with the reason."""
+        return dict(sorted({**self.diverged, **self.failed}.items()))
+
+    # --- reward functions -------------------------------------------------------------------------------------------
+
+    def reward(self, start: int, stop: int) -> None:
+        """Write every agent's rewards of the buffer's rows [start, stop); take out those whose function fails there."""
+        slots = [slot for slot in self.functions if slot not in self.failed]
+        sources = [self.functions[slot].source for slot in slots]
+        for slot, rewards in zip(slots, self._workers.evaluate_rows(sources, start, stop), strict=True):
+            if isinstance(rewards, Failure):
+                self.failed[slot] = f"its reward function failed {self._reject(self.functions[slot], rewards)}"
+                self._log.say(f"agent {slot} is out until the next search round: {self.failed[slot]}")
+            else:
+                self._buffer.set_rewards(slot, start, stop, rewards)
+        if self._human is not None:
+            self._buffer.set_rewards(self._human, start, stop, self._buffer.columns["env_reward"][start:stop])
+
+    def replace(self, slot: int, function: RewardFunction, best: int, round: int) -> bool:
+        """Give `slot` a new function on the scale of agent `best`, relabeling the whole buffer.
+
+        Return whether it could be done; a function that fails on a stored transition, or ranks solved episodes too low,
+        is rejected.
+        """
+        size = self._buffer.size
+        [rewards] = self._workers.evaluate_rows([function.source], 0, size)
+        if isinstance(rewards, Failure):
+            self._log.say(f"function {function.id} is rejected {self._reject(function, rewards)}")
+            return False
+        function.order = self.order_share(rewards)
+        if function.order is not None:
+            ranks = f"{function.order:.0%} of the solved episodes above every unsolved one"
+            self._log.say(f"function {function.id} ranks {ranks}")
+            if function.order < self._args.order_check:
+                function.reject("order", f"it ranks only {ranks}; {self._args.order_check:.0%} are needed")
+                return False
+        if self._args.buffer_transfer:
+            rewards = self._buffer.columns["rewards"][:size, best].copy()
+        self._buffer.set_rewards(slot, 0, size, rewards)
+        if bounded := self._buffer.rescale(slot, best, self._args.scale_type):
+            self._log.say(f"function {function.id}: {bounded}")
+        self.install(slot, function, round)
+        return True
+
+    def install(self, slot: int, function: RewardFunction, round: int) -> None:
+        """Enter a function into the population, and its code and response into the run directory."""
+        if slot in self.functions:
+            function.replaced = self.functions[slot].id
+        function.slot = slot
+        function.scale, function.shift = float(self._buffer.scale[slot]), float(self._buffer.shift[slot])
+        self.functions[slot] = function
+        self._log.write_text(f"Iter_{round}_Reward_Code_{slot}.py", function.source)
+        self._log.write_text(f"Iter_{round}_Response_{slot}.txt", function.response)
+
+    def order_share(self, rewards: np.ndarray) -> float | None:
+        """Return `search.choice.order_share` of rewards (size,) over the stored episodes."""
+        return order_share(self._buffer.episode_means(rewards), self._buffer.episode_success())
+
+    def _reject(self, function: RewardFunction, failure: Failure) -> str:
+        """Reject a function after all; return why, and which file has the transition on which it failed."""
+        function.reject(failure.kind, failure.reason)
+        if failure.state is None:
+            return f"({failure.reason})"
+        name = f"Failed_State_{function.id}.json"
+        self._log.write_json(name, failure.state)
+        return f"({failure.reason}; the state is in {name})"
+
+    # --- out --------------------------------------------------------------------------------------------------------
+
+    def check_health(self, lost: Mapping[int, str]) -> None:
+        """Take out agents whose networks are not finite, and those in `lost`, whose learner ended in an update.
+
+        When no slot plays any more, those that diverged go back to their last good networks.
+        """
+        broken = {int(agent): "they are not finite" for agent in np.flatnonzero(~self._population.finite())}
+        for agent, reason in {**broken, **lost}.items():
+            if agent not in self.diverged:
+                self.diverged[agent] = f"its networks are of no use: {reason}"
+                self._log.say(f"agent {agent} is out until the next search round: {self.diverged[agent]}")
+        if self.diverged and not any(self.plays(slot) for slot in self.functions):
+            self._log.say("no agent of the population is left; those that diverged go back to their last good networks")
+            for agent in list(self.diverged):
+                self._restore(agent)
+
+    # --- back -------------------------------------------------------------------------------------------------------
+
+    def remember(self) -> None:
+        """Keep the networks of every agent that plays, to go back to."""
+        for agent in self.playing:
+            self._good[agent] = self._population.agent_state(agent)
+
+    def succeed(self, best: int, newcomers: Sequence[int], inherit: bool, human: int | None = None) -> None:
+        """Begin a new generation; all that diverged are back in the game after it.
+
+        Args:
+            best: the agent from which others inherit.
+            newcomers: slots with a new reward function, whose columns are complete and on the best one's scale.
+            inherit: whether newcomers inherit everything that `best` has learned and are constrained to stay near it;
+                without it they keep their own networks.
+            human: the human agent, if it is to inherit the best actor. Its reward has not changed, so its critics are
+                still right.
+        """
+        diverged = list(self.diverged)
+        for agent in diverged:  # critics learned on the agent's own column, which has not changed unless it inherits
+            self._restore(agent)
+        self._population.inherit(best, newcomers if inherit else [])
+        if inherit:
+            kept = [agent for agent in diverged if agent not in newcomers]
+            for agent in dict.fromkeys([*kept, *([] if human is None else [human])]):
+                self._population.inherit_actor(best, agent)
+        for agent in newcomers:
+            self.failed.pop(agent, None)
+        self.remember()
+
+    def _restore(self, agent: int) -> None:
+        self._population.load_agent_state(agent, self._good[agent])
+        del self.diverged[agent]
+
+    # --- saving -----------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return who is out and why, and the last good networks."""
+        return {"diverged": dict(self.diverged), "failed": dict(self.failed), "good": self._good}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned."""
+        self.diverged = {int(agent): reason for agent, reason in state["diverged"].items()}
+        self.failed = {int(agent): reason for agent, reason in state["failed"].items()}
+        self._good = list(state["good"])

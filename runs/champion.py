@@ -1,0 +1,92 @@
+"""The policy that a run hands out: the few best of all evaluations, confirmed on fresh episodes before one is chosen.
+
+The best of many noisy evaluations flatters: its figure is high partly by luck. So candidates are compared on episodes
+on which none of them was picked.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from models import flat_network
+
+_CANDIDATES = 5
+
+Figures = dict[str, float]
+"""What `tasks.episode.Score.summary` returns."""
+
+
+@dataclass
+class Candidate:
+    """A policy that did well in an evaluation.
+
+    Attributes:
+        agent: whose it was.
+        function: id of the reward function that it learned from, None for the human reward.
+        round: search round in which it was evaluated.
+        env_steps: env steps collected when it was evaluated.
+        fitness: what it is ranked by, larger is better: as confirmed, else as evaluated.
+        evaluated: what the evaluation found.
+        networks: its state dicts by file name, see `Population.networks`.
+        confirmed: what the last confirmation found, None before one.
+    """
+
+    agent: int
+    function: int | None
+    round: int
+    env_steps: int
+    fitness: tuple[float, ...]
+    evaluated: Figures
+    networks: dict[str, dict[str, Any]]
+    confirmed: Figures | None = None
+
+    @property
+    def success_rate(self) -> float:
+        """Success rate as confirmed, else as evaluated."""
+        return (self.confirmed or self.evaluated)["success_rate"]
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Its actor's parameters (P,), as the collectors take them."""
+        return flat_network(self.networks["best_actor_net"])[0]
+
+    def summary(self) -> dict[str, Any]:
+        """Return which policy it is, for summary.json."""
+        return {
+            "chosen_agent": self.agent,
+            "chosen_function": self.function,
+            "chosen_round": self.round,
+            "chosen_env_steps": self.env_steps,
+            "evaluated": self.evaluated,
+            "confirmed": self.confirmed,
+        }
+
+
+class Champions:
+    """The best candidates so far, best first."""
+
+    def __init__(self) -> None:
+        self.candidates: list[Candidate] = []
+
+    @property
+    def best(self) -> Candidate | None:
+        """The first of them."""
+        return self.candidates[0] if self.candidates else None
+
+    def enter(self, candidate: Candidate) -> bool:
+        """Keep the candidate if it is among the best; of equals the newer one. Return whether it is the best now."""
+        self.candidates = [candidate, *self.candidates]
+        self._sort()
+        del self.candidates[_CANDIDATES:]
+        return self.best is candidate
+
+    def confirm(self, found: Mapping[int, tuple[tuple[float, ...], Figures]]) -> None:
+        """Rank the candidates anew by (fitness, figures) of fresh episodes, given by their place in the order."""
+        for place, (fitness, figures) in found.items():
+            self.candidates[place].fitness, self.candidates[place].confirmed = fitness, figures
+        self._sort()
+
+    def _sort(self) -> None:
+        self.candidates.sort(key=lambda candidate: candidate.fitness, reverse=True)

@@ -1,0 +1,57 @@
+"""What a run came to: the last lines on the terminal, and summary.json."""
+
+from typing import Any
+
+from arguments import Arguments
+from runs.champion import Candidate
+from runs.log import RunLog, duration
+from tasks.episode import Score
+
+
+def protocol(args: Arguments, episodes: int) -> dict[str, Any]:
+    """Return how a success rate was measured."""
+    return {
+        "episodes": episodes,
+        "episode_length": args.episode_length,
+        "action_repeat": args.action_repeat,
+        "goal_visible": not args.hide_goal,
+        "fitness": args.fitness,
+    }
+
+
+def sum_up(
+    args: Arguments,
+    log: RunLog,
+    status: str,
+    env_steps: int,
+    best: Candidate | None,
+    final: Score | None,
+    costs: dict[str, Any],
+) -> None:
+    """Tell the user how the run ended, and write summary.json.
+
+    Args:
+        status: "finished", "solved" or "interrupted".
+        best: the policy that the run hands out, None when none was evaluated.
+        final: how it did in fresh episodes on which nothing was chosen, None when the run was interrupted.
+        costs: further entries of the summary.
+    """
+    summary: dict[str, Any] = {"status": status, "final_success_rate": None}
+    if final is not None:
+        low, high = final.interval()
+        summary |= {
+            **{f"final_{name}": value for name, value in final.summary().items()},
+            "final_success_interval": [low, high],
+            "protocol": protocol(args, len(final.episodes)),
+        }
+        log.say(
+            f"final success rate {final.success_rate:.2f} (95% interval {low:.2f} to {high:.2f}) over "
+            f"{len(final.episodes)} fresh episodes; {env_steps:,} env steps in {duration(log.wall_time)}"
+        )
+    elif best is not None:
+        log.say(f"stopped after {env_steps:,} env steps; the best policy so far is in {log.directory}")
+    else:
+        log.say(f"stopped after {env_steps:,} env steps, before the first evaluation")
+    chosen = best.summary() if best else {}
+    summary |= {**chosen, "env_steps": env_steps, "wall_time": round(log.wall_time, 3), **costs}
+    log.write_json("summary.json", summary)

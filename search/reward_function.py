@@ -1,0 +1,41 @@
+"""A reward function that was proposed, and what became of it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from search.protocol import Message
+
+SURPLUS = "surplus"  # the kind of a candidate that was not needed, and so not looked at
+
+
+@dataclass
+class RewardFunction:
+    """A reward function that was proposed, accepted or not; a row of population.json.
+
+    `messages` is the conversation that `response` answered; both are kept while it may go on, and stand in llm.jsonl in
+    any case. `kind` is "" for an accepted function, else a short word for why it was rejected, and `reason` the line
+    that explains it. The loop fills the other fields: `order`, the share of solved episodes that it ranked above every
+    unsolved one when it was accepted (None while that is unknown); `slot`; `replaced`, the id of the function that held
+    the slot before; `scale` and `shift`; and `scores`, what evaluations found, by search round.
+    """
+
+    id: int
+    round: int
+    parents: list[int]
+    source: str
+    response: str
+    messages: list[Message]
+    accepted: bool = False
+    kind: str = ""
+    reason: str = ""
+    compiled: bool = False
+    order: float | None = None
+    slot: int | None = None
+    replaced: int | None = None
+    scale: float = 1.0
+    shift: float = 0.0
+    scores: dict[str, Any] = field(default_factory=dict)
+
+    def reject(self, kind: str, reason: str) -> None:
+        """Take it out of the race."""
+        self.accepted, self.kind, self.reason = False, kind, reason

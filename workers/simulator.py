@@ -1,0 +1,107 @@
+"""Episodes on demand: each with random streams of its own, and without those that the simulator spoiled."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from errors import RunError
+from tasks.episode import UNIFORM, Episode, Order, Score
+from workers.collectors import Collectors
+from workers.randomness import Use, seed_for, start_seed
+
+_MOST_DROPPED = 20  # episodes in a row that may be lost to the simulator before the run ends
+
+
+class Simulator:
+    """Runs episodes of policies.
+
+    Args:
+        collectors: the environment workers.
+        seed: the run's seed, from which each episode's streams are derived.
+        decisions: actions in an episode.
+        log: takes one line for the user.
+
+    Attributes:
+        dropped: number of episodes that the simulator spoiled, by an exception or by numbers that are not finite.
+    """
+
+    def __init__(self, collectors: Collectors, seed: int, decisions: int, log: Callable[[str], None]) -> None:
+        self._collectors = collectors
+        self._seed = seed
+        self._decisions = decisions
+        self._log = log
+        self.dropped = 0
+        self._dropped_in_a_row = 0
+
+    def explore(self, decisions: int) -> list[Episode]:
+        """Return episodes of uniform random actions with that many decisions in all."""
+        lengths = [min(self._decisions, decisions - done) for done in range(0, decisions, self._decisions)]
+        orders = [
+            Order(
+                UNIFORM,
+                start_seed(self._seed, Use.EXPLORATION_START, number),
+                length,
+                seed_for(self._seed, Use.EXPLORATION_ACTIONS, number),
+            )
+            for number, length in enumerate(lengths)
+        ]
+        return [episode for episode in self._collectors.run(orders) if self._is_sound(episode)]
+
+    def collect(self, arms: Sequence[int], policies: np.ndarray, iteration: int) -> list[tuple[int, Episode]]:
+        """Return an episode of each arm's stochastic policy, with the arm.
+
+        Args:
+            arms: numbers of policies.
+            policies: the actors' parameters (n, P) of the first n policies.
+            iteration: the iteration of the loop, from which the episodes' streams are derived.
+        """
+        self._collectors.set_policies(policies)
+        orders = [
+            Order(
+                arm,
+                start_seed(self._seed, Use.COLLECTION_START, iteration, arm),
+                self._decisions,
+                seed_for(self._seed, Use.COLLECTION_ACTIONS, iteration, arm),
+            )
+            for arm in arms
+        ]
+        episodes = self._collectors.run(orders)
+        return [(arm, episode) for arm, episode in zip(arms, episodes, strict=True) if self._is_sound(episode)]
+
+    def evaluate(
+        self, agents: Sequence[int], policies: np.ndarray, episodes: int, use: Use, number: int = 0
+    ) -> dict[int, Score]:
+        """Return how the agents' deterministic policies did, each in the same episodes.
+
+        Args:
+            agents: numbers of policies.
+            policies: as for :meth:`collect`.
+            episodes: number of episodes for each.
+            use: the stream of their starts.
+            number: of the evaluation, for a stream of its own.
+        """
+        self._collectors.set_policies(policies)
+        starts = [start_seed(self._seed, use, number, episode) for episode in range(episodes)]
+        orders = [Order(agent, start, self._decisions) for agent in agents for start in starts]
+        found = self._collectors.run(orders)
+        scores = {}
+        for place, agent in enumerate(agents):
+            sound = [episode for episode in found[place * episodes : (place + 1) * episodes] if self._is_sound(episode)]
+            if sound:
+                scores[agent] = Score(sound)
+        if agents and not scores:
+            raise RunError("the simulator spoiled every episode of an evaluation; run.log has the reasons")
+        return scores
+
+    def _is_sound(self, episode: Episode) -> bool:
+        finite = all(np.isfinite(column).all() for column in episode.transitions.values())
+        if finite and not episode.failed:
+            self._dropped_in_a_row = 0
+            return True
+        self.dropped += 1
+        self._dropped_in_a_row += 1
+        reason = episode.failed or "a transition holds numbers that are not finite"
+        self._log(f"dropped an episode, the {self.dropped}. so far: {reason}")
+        if self._dropped_in_a_row >= _MOST_DROPPED:
+            raise RunError(f"{self._dropped_in_a_row} episodes in a row failed; the last one: {reason}")
+        return False
