@@ -5,21 +5,30 @@ hurt nothing do the rest (``docs/trust.md``). This room knows nothing of languag
 is text, and what it gives is numbers or the reason why there are none.
 """
 
-from reward_code.check import check_source
-from reward_code.evaluator import Evaluation, RewardWorkers, Verdict
-from reward_code.extract import extract
-from reward_code.normal_form import canonical
-from reward_code.pool import Failure
-from reward_code.syntax import Code, Rejected
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "Code",
-    "Evaluation",
-    "Failure",
-    "Rejected",
-    "RewardWorkers",
-    "Verdict",
-    "canonical",
-    "check_source",
-    "extract",
-]
+if TYPE_CHECKING:
+    from reward_code.answers import extract
+    from reward_code.check import check_source
+    from reward_code.evaluator import Evaluation, RewardWorkers, Verdict
+    from reward_code.normal_form import canonical
+    from reward_code.pool import Failure
+    from reward_code.syntax import Rejected
+
+__all__ = ["Evaluation", "Failure", "Rejected", "RewardWorkers", "Verdict", "canonical", "check_source", "extract"]
+
+_MODULES = {
+    "canonical": "normal_form",
+    "check_source": "check",
+    "extract": "answers",
+    "Failure": "pool",
+    "Rejected": "syntax",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Return what the room offers; its modules load when they are asked for, so that a worker loads its own alone."""
+    if name in __all__:
+        return getattr(import_module(f"reward_code.{_MODULES.get(name, 'evaluator')}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

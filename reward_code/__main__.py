@@ -74,6 +74,8 @@ def _check_file(file: Path, task_name: str, task_file: str | None, state_file: P
         if not verdict.accepted:
             print(f"rejected ({verdict.kind}): {verdict.reason}")
             return 1
+        for wrapping in verdict.unwrapped:
+            print(f"note: unwrapped {wrapping}")
         form = "runs as machine code" if verdict.compiled else f"runs interpreted: {verdict.note}"
         print(f"accepted; {form}")
         print(f"reward on the {len(probe['action'])} rows of the probe: {verdict.probe_mean:g} ± {verdict.probe_std:g}")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from reward_code.answers import extract
 from reward_code.check import check_code
-from reward_code.extract import extract
 from reward_code.pool import Answer, Failure, Job, RewardPool
 from reward_code.syntax import Code, Rejected, parse
 from workers.shared_table import SharedTable

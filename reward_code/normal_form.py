@@ -125,7 +125,7 @@ class _NormalForm(ast.NodeTransformer):
         return self._renamed(attribute)
 
     def visit_Call(self, call: ast.Call) -> ast.AST:
-        """Write ``x.ptp()``, which arrays have no longer, as ``np.ptp(x)``."""
+        """Write what NumPy 2 has removed, ``x.ptp()`` and ``np.asfarray(x)``, as what it says instead."""
         self.generic_visit(call)
         function = call.func
         if isinstance(function, ast.Attribute) and function.attr == "ptp" and dotted(function) != "np.ptp":
@@ -133,6 +133,10 @@ class _NormalForm(ast.NodeTransformer):
             return ast.copy_location(
                 ast.Call(_expression("np.ptp", function), [function.value, *call.args], call.keywords), call
             )
+        if dotted(function) == "np.asfarray" and len(call.args) == 1 and not call.keywords:
+            self.notes.append("np.asarray for np.asfarray, a name of NumPy 1")
+            call.func = _expression("np.asarray", function)
+            call.keywords = [ast.keyword("dtype", _expression("float", function))]
         return call
 
     def _renamed(self, node: ast.expr) -> ast.expr:

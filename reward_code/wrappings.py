@@ -1,7 +1,7 @@
 """What code comes wrapped in when a model has written it, and the text inside: fences, JSON, web pages, prompts, diffs.
 
 Each function gives texts that may be the code, in the order in which they should be tried; whether one is, Python's
-own parser says (`reward_code.extract`).
+own parser says (`reward_code.answers`).
 """
 
 import ast
@@ -11,6 +11,8 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from reward_code.syntax import Rejected, parse
 
 # What word processors and chat windows put in the place of plain characters.
 _INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u200c\u200d\u2060\u00ad"))
@@ -48,14 +50,16 @@ _FULL_WIDTH = str.maketrans(
 
 _FENCE = re.compile(r"(?P<indent>[ \t>]*)(?P<fence>`{3,}|~{3,})[ \t]*(?P<language>[\w+#.-]*)")
 _END_OF_THINKING = re.compile(r"</\s*(think|thinking|thought|reasoning|analysis|scratchpad|reflection)\s*>", re.I)
-DEFINES = re.compile(r"def(?:[ \t]|<[^<>\n]{0,100}>)+compute_reward\b")
+DEFINES = re.compile(r"def(?:[ \t]|&nbsp;|<[^<>\n]{0,100}>)+compute_reward\b")
 _ENTITY = re.compile(r"&(lt|gt|amp|quot|apos|nbsp|#\d{1,6}|#[xX][\da-fA-F]{1,5});")
 _TAG = re.compile(r"</?[A-Za-z][^<>\n]{0,300}>|<!--|-->|<!\[CDATA\[|\]\]>")
 _OF_STRUCTURE = re.compile(
     r"</?(html|head|body|main|article|section|div|p|pre|code|br|li|td|tr|answer|CDATA)\b[^<>\n]{0,300}>[ \t]*", re.I
 )
-_PROMPT = re.compile(r"^[ \t]*(>>>|In \[\d*\]:) ?", re.MULTILINE)
-_ANY_PROMPT = re.compile(r"[ \t]*(>>>|In \[\d*\]:|\.\.\.:?)( |$)")
+_PROMPT = re.compile(r"^[ \t]*(>>>|>|In \[\d*\]:) ?", re.MULTILINE)
+_ANY_PROMPT = re.compile(r"^[ \t]*(>>>|>|In \[\d*\]:|\.\.\.:?)( |$)")
+_NUMBER = re.compile(r"^[ \t]*\d{1,3}(?:[ \t]?[|:.)])?[ \t]?")
+_NUMBERED = re.compile(rf"{_NUMBER.pattern}def[ \t]+compute_reward\b", re.MULTILINE)
 _ESCAPE = re.compile(r"""\\([nrt"'\\])""")
 _MOST_TRIES = 40
 
@@ -144,7 +148,9 @@ def unwrapped(text: str) -> Iterator[tuple[str, str]]:
         lines = text.split("\n")
         marked = [line for line in lines if _ANY_PROMPT.match(line)]
         for kept in (marked, lines):  # what has no mark is output, or the rest of a function that has but one
-            yield "\n".join(_ANY_PROMPT.sub("", line, count=1) for line in kept), "prompt marks"
+            yield "\n".join(_ANY_PROMPT.sub("", line) for line in kept), "prompt marks"
+    if _NUMBERED.search(text):
+        yield "\n".join(_NUMBER.sub("", line) for line in text.split("\n")), "line numbers"
     if re.search(r"def[ \t]+compute_reward\b[^\n]*\\n", text):
         yield _without_escapes(text), "escaped line ends"
     if re.search(r"^\+[ \t]*def[ \t]+compute_reward\b|^@@|^[-+]{3} ", text, re.MULTILINE):
@@ -196,15 +202,20 @@ def strings_in_json(text: str) -> list[str]:
             found += _strings(value)
         except (ValueError, RecursionError):
             continue
-    return found or _strings(_python_literal(text))
+    return found or _python_strings(text)
 
 
-def _python_literal(text: str) -> Any:
+def _python_strings(text: str) -> list[str]:
+    """Return the strings that define the function in a literal of Python, which may stand between prose."""
     start, end = re.search(r"[\[{]", text), max(text.rfind("]"), text.rfind("}")) + 1
-    try:
-        return ast.literal_eval(text[start.start() : end] if start else text.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-        return None
+    for literal in (text, text[start.start() : end] if start else ""):
+        try:
+            strings = [node.value for node in ast.walk(parse(literal)) if isinstance(node, ast.Constant)]
+        except Rejected:
+            continue
+        if found := [string for string in strings if isinstance(string, str) and DEFINES.search(string)]:
+            return found
+    return []
 
 
 def _strings(value: Any) -> list[str]:

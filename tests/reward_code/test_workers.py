@@ -309,7 +309,7 @@ def test_workers_know_no_secret_and_import_no_learner(monkeypatch, workers):
 
 def test_parent_needs_no_numba_and_no_simulator():
     slow = ("numba", "torch", "mujoco", "openai")
-    code = f"import reward_code, sys; print([m for m in {slow} if m in sys.modules])"
+    code = f"from reward_code import RewardWorkers; import sys; print([m for m in {slow} if m in sys.modules])"
     folder = Path(reward_code.__file__).parents[1]
     assert subprocess.check_output([sys.executable, "-c", code], text=True, cwd=folder) == "[]\n"
 

@@ -39,6 +39,10 @@ def prompted(code: str, first: str = ">>> ", rest: str = "... ") -> str:
     return "\n".join(f"{rest if number else first}{line}" for number, line in enumerate(code.splitlines())) + "\n"
 
 
+def numbered(code: str, form: str) -> str:
+    return "".join(form.format(number) + f"{line}\n" for number, line in enumerate(code.splitlines(), 1))
+
+
 def diff(old: str, new: str) -> str:
     lines = [*(f"-{line}" for line in old.splitlines()), *(f"+{line}" for line in new.splitlines())]
     return "--- a/reward.py\n+++ b/reward.py\n@@ -1,6 +1,6 @@\n" + "\n".join(lines) + "\n"
@@ -62,6 +66,7 @@ WRAPPED = {
     "JSON with line ends as they are": ("a JSON value", json.dumps({"code": GOOD}).replace("\\n", "\n")),
     "JSON that is a string": ("a JSON value", json.dumps(GOOD)),
     "a dict of Python": ("a JSON value", repr({"code": GOOD, "sure": True})),
+    "a string of Python": ("a JSON value", f"code = '''\n{GOOD}'''\n"),
     "a trailing comma": ("a JSON value", json.dumps({"code": GOOD})[:-1] + ",}"),
     "JSON with the former function": ("a JSON value", json.dumps({"former": FORMER, "new": GOOD})),
     # pages
@@ -98,6 +103,9 @@ WRAPPED = {
     ),
     "a prompt at the first line alone": ("prompt marks", fenced(f">>> {GOOD}")),
     "IPython": ("prompt marks", fenced(prompted(GOOD, "In [1]: ", "   ...: "))),
+    "quotation marks": ("prompt marks", f"Here:\n\n{prompted(GOOD, '> ', '> ')}"),
+    "line numbers": ("line numbers", fenced(numbered(GOOD, "{:3} | "))),
+    "line numbers alone": ("line numbers", fenced(numbered(GOOD, "{} "))),
     # characters
     "commas": ("full-width", fenced(GOOD.replace("tcp, obj", "tcp，obj"))),
     "parentheses and colons": ("full-width", fenced(replaced(**{"(": "（", ")": "）", ":": "："}))),
@@ -139,16 +147,17 @@ WRAPPED = {
     "np.math": ("math for np.math", fenced(GOOD.replace("np.exp(-5", "np.math.exp(-5"))),
     "np.product and np.alltrue": (
         "np.all for np.alltrue",
-        fenced(GOOD.replace("> 0.1", "> 0.1 and np.alltrue([np.product([2, 3]) == 6, np.sometrue([True])])")),
+        fenced(GOOD.replace("> 0.1", "> 0.1 and np.alltrue(obj < np.product([2, 3])) and np.sometrue(obj > -6)")),
     ),
     "an old name that is imported": (
         "np.inf for np.Inf",
         fenced(f"from numpy import Inf\n{GOOD.replace('> 0.1', '> 0.1 and move < Inf')}"),
     ),
+    "np.asfarray": ("np.asarray", fenced(GOOD.replace("(tcp - obj)", "(np.asfarray([*(tcp - obj)]))"))),
     "arrays' ptp": ("np.ptp", fenced(GOOD.replace("> 0.1", "> 0.1 and obj.ptp() < np.infty"))),
     # one element
     "(1,)": ("one element", fenced(GOOD.replace("return reach + move", "return np.array([reach + move])"))),
-    "(1, 1)": ("one element", fenced(GOOD.replace("return reach + move", "return np.reshape(reach + move, (1, 1))"))),
+    "(1, 1)": ("one element", fenced(GOOD.replace("return reach + move", "return np.array([[reach + move]])"))),
     "()": ("one element", fenced(GOOD.replace("return reach + move", "return np.array(reach + move)"))),
     # several fences
     "a fragment before": ("", fenced(FRAGMENT, GOOD)),
@@ -175,6 +184,10 @@ WRAPPED = {
     # the former function
     "the former function behind it": ("known already", f"{fenced(GOOD)}\nThe former function was:\n{fenced(FORMER)}"),
     "the former function in the same fence": ("known already", fenced(f"{GOOD}\n# the former one:\n{FORMER}")),
+    "the former function in a fence behind JSON": (
+        "known already",
+        f"{json.dumps({'code': GOOD})}\nThe former function was:\n{fenced(FORMER)}",
+    ),
     "the former function without fences": ("known already", f"{GOOD}\nThe former function was:\n\n{FORMER}"),
     "the former function with imports": ("known already", fenced(GOOD, f"import numpy as np\n{FORMER}")),
 }
@@ -220,6 +233,7 @@ def bare(workers: RewardWorkers):
 def test_wrapped_function_is_the_bare_one(name: str, verdicts, bare: Evaluation, workers: RewardWorkers):
     verdict = verdicts[name]
     assert verdict.accepted, verdict.reason
+    assert verdict.compiled, verdict.note
     assert WRAPPED[name][0] in "; ".join(verdict.unwrapped)
     assert verdict.unwrapped or not WRAPPED[name][0]
     compiled = workers.evaluate([verdict.source], rows(200, seed=1))[0]

@@ -73,14 +73,16 @@ class _Reading:
         self._python: dict[str, Code | None] = {}  # what each block is, once it has been tried
 
     def codes(self, text: str, depth: int = 0) -> Iterator[Code]:
-        """Yield each function in `text`, the one that counts most first."""
+        """Yield each function in `text`, the one that counts most first: that of the last block, then bare ones."""
         blocks = wrappings.blocks(text, self._is_python)
         defining = [number for number, block in enumerate(blocks) if DEFINES.search(block)]
         for number in reversed(defining):
             others = [*blocks[:number][::-1], *blocks[number + 1 :]]
             for code in self._codes_in(blocks[number], depth, fenced=True):
                 yield with_helpers(code, map(self._as_python, others))
-        if not defining and DEFINES.search(text):
+        for number in defining:
+            text = text.replace(blocks[number], "")
+        if DEFINES.search(text):
             yield from self._codes_in(text, depth, fenced=False)
 
     def _codes_in(self, text: str, depth: int, fenced: bool) -> list[Code]:
@@ -98,14 +100,14 @@ class _Reading:
         if as_it_is:
             yield self._functions_of_python(text) if fenced else self._functions_between_prose(text)
         if depth < _DEEPEST_WRAPPING:
-            yield from self._unwrapped(text, depth)
+            yield from self._unwrapped(text, depth, fenced)
         if as_it_is and fenced:
             yield self._functions_between_prose(text)
 
-    def _unwrapped(self, text: str, depth: int) -> Iterator[list[Code]]:
+    def _unwrapped(self, text: str, depth: int, fenced: bool) -> Iterator[list[Code]]:
         if strings := wrappings.strings_in_json(text):
             yield self._only_one([code for string in strings for code in self._inside(string, "a JSON value", depth)])
-        if any(map(DEFINES.search, wrappings.blocks(text, self._is_python))):
+        if fenced and any(map(DEFINES.search, wrappings.blocks(text, self._is_python))):
             yield self._inside(text, "Markdown within a block", depth)
         for inner, wrapping in wrappings.unwrapped(text):
             if inner != text:
