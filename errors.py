@@ -18,6 +18,11 @@ class RunError(Exception):
     """The run cannot go on. Entry scripts print the message, one line, and exit with 1."""
 
 
+def one_line(error: BaseException) -> str:
+    """Return what an exception says, with its type, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
     """The known words most like `word`, as the end of an error message: ``"; did you mean a or b?"``, or nothing."""
     matches = difflib.get_close_matches(word, list(known), n=count, cutoff=0.5)

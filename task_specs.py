@@ -5,31 +5,41 @@ own and name it with ``--task_file``. An entry has these fields:
 
 description         what has to be done, in plain words
 success             what counts as done, in words, with the axis and the threshold
-success_expression  the same as Python over the variables, true when the task is done
+success_expression  the same as Python over the variables, true when the task is done; it alone decides, whatever the
+                    environment reports. A task without success has neither of the two, and needs --fitness return
 variables           the variables that the task has besides its environment's usual ones (see below)
 make                how to make the environment: the name of a MetaWorld task, the id of a Gymnasium environment, or a
                     function of `render_mode` that returns one; left out, the entry's own name says it
 human_reward        the source of a human-designed `compute_reward`, if there is one; left out for MetaWorld, where it
                     is taken from the installed package
+scene               what a prompt says of the robot and its surroundings, in place of the words for MetaWorld's arm
 
 A variable is a dict, too: `read` (a Python expression over `env`, the unwrapped environment, and `obs`, the
 observation after the step, both in float64), `unit` ("m"), `meaning` (in words), `role` (see `task.ROLES`; "other"),
 `aliases` (other names for it) and `at` ("step", or "reset" for a value that is read once, when the episode begins).
 A string in its place is a new meaning for a variable that the task has anyway.
 
+An environment has to follow Gymnasium's rules, which is checked by one reset and one step: it takes a Box of actions
+with finite bounds, to which actions in [-1, 1] are rescaled, and shows numbers. Dict and Tuple observations are
+flattened, in the order of `gymnasium.spaces.flatten`; `obs` is the flat vector. A file of tasks may import the modules
+beside it.
+
 ``python task_specs.py`` lists the tasks, ``python task_specs.py TASK`` shows the variables of one with a live value.
 """
 
 import argparse
 import functools
-import runpy
+import os
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from errors import UsageError, nearest
-from tasks.task import ROLES, HumanReward, Input, Task, Variable, build
+from tasks.entry import build
+from tasks.task import ROLES, HumanReward, Input, Task, Variable
+from tasks.task_file import load_task_file
 
 __all__ = ["METAWORLD_VARIABLES", "ROLES", "TASKS", "HumanReward", "Input", "Task", "Variable", "get_task"]
 
@@ -607,7 +617,7 @@ TASKS: dict[str, dict[str, Any]] = {
 
 @functools.cache
 def get_task(name: str, task_file: str | None = None) -> Task:
-    """The task of that name: as its entry spells it, or with MetaWorld's version suffix (``-v2``, ``-v3``).
+    """Return the task of that name: as its entry spells it, or with MetaWorld's version suffix (``-v2``, ``-v3``).
 
     Args:
         name: name of an entry of `TASKS`, or of the `TASKS` in `task_file`, which come first.
@@ -619,21 +629,26 @@ def get_task(name: str, task_file: str | None = None) -> Task:
     entries = all_tasks(task_file)
     key = next((key for key in (name, name.removesuffix("-v2"), name.removesuffix("-v3")) if key in entries), None)
     if key is None:
-        raise UsageError(f"there is no task {name!r}{nearest(name, entries)} (python task_specs.py lists the tasks)")
-    return build(key, entries[key], METAWORLD_VARIABLES, task_file)
+        raise UsageError(f"there is no task {name!r}{_advice(name, entries)}")
+    return build(key, entries[key], METAWORLD_VARIABLES, task_file and os.path.abspath(task_file))
 
 
-def all_tasks(task_file: str | None = None) -> dict[str, Any]:
-    """Every entry by its name, those of `task_file` in place of ours of the same name."""
-    if task_file is None:
-        return TASKS
-    try:
-        own = runpy.run_path(task_file).get("TASKS")
-    except Exception as error:
-        raise UsageError(f"the task file {task_file} cannot be run: {type(error).__name__}: {error}") from error
-    if not isinstance(own, dict):
-        raise UsageError(f"the task file {task_file} defines no dict TASKS from a task's name to its entry")
-    return {**TASKS, **own}
+def all_tasks(task_file: str | None = None) -> Mapping[str, Any]:
+    """Return every entry by its name, those of `task_file` in place of ours of the same name."""
+    return TASKS if task_file is None else {**TASKS, **load_task_file(os.path.abspath(task_file))}
+
+
+def _advice(name: str, entries: Mapping[str, Any]) -> str:
+    """Return what to do about a name that no task has, as the end of an error message."""
+    import gymnasium
+
+    made = [known for known, spec in gymnasium.registry.items() if name in (known, spec.name)]
+    if not made:
+        return f"{nearest(name, entries)} (python task_specs.py lists the tasks)"
+    return (
+        f", but there is a Gymnasium environment {made[-1]!r}: write a file with TASKS = {{...}} and an entry that "
+        "says what is to be done in it (python -m pydoc task_specs), and name that file with --task_file"
+    )
 
 
 def main() -> None:
@@ -643,20 +658,36 @@ def main() -> None:
     parser.add_argument("--task_file", help="a Python file with TASKS of your own")
     arguments = parser.parse_args()
     try:
-        if arguments.task:
-            print(describe(get_task(arguments.task, arguments.task_file)))
-            return
-        for name in all_tasks(arguments.task_file):
-            task = get_task(name, arguments.task_file)
-            settings = "from scratch" if task.human_reward is None else "both settings"
-            print(f"{name:26} {settings:13}  {_expert_result(task):20}  {task.description}", flush=True)
+        sys.exit(_print_tasks(arguments.task, arguments.task_file))
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print_tasks(name: str | None, task_file: str | None) -> int:
+    """Print one task, or a line on each; returns the exit status."""
+    mistakes = []
+    try:
+        names = all_tasks(task_file) if name is None else [name]
     except UsageError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+        names, mistakes = [], [error]
+    for each in names:
+        try:
+            task = get_task(each, task_file)
+            print(_line(task) if name is None else describe(task), flush=True)
+        except UsageError as error:  # the others are shown all the same
+            mistakes.append(error)
+    for mistake in mistakes:
+        print(mistake, file=sys.stderr)
+    return 2 if mistakes else 0
+
+
+def _line(task: Task) -> str:
+    settings = "from scratch" if task.human_reward is None else "both settings"
+    return f"{task.name:26} {settings:13}  {_expert_result(task):20}  {task.description}"
 
 
 def describe(task: Task) -> str:
-    """What a reward function of the task can read, with the values after one step of the episode of seed 0."""
+    """Return what a reward function of the task can read, with the values after one step of the episode of seed 0."""
     from tasks.environment import TaskEnvironment
 
     environment = TaskEnvironment(task)
@@ -667,8 +698,8 @@ def describe(task: Task) -> str:
     lines = [
         task.name,
         f"  {task.description}",
-        f"  Success: {task.success}",
-        f"           {task.success_expression}",
+        f"  Success: {task.success or 'none; agents can be ranked by the return alone'}",
+        *([f"           {task.success_expression}"] if task.success_expression else []),
         "",
     ]
     rows = [(v.name, v.shape, v.unit, v.role, " ".join(v.aliases), v.meaning) for v in task.variables]

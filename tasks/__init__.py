@@ -1,1 +1,14 @@
-"""Tasks and their environments."""
+"""Tasks: what is to be done, in which environment, and what happened there.
+
+The room knows simulators and nothing of learning, of reward functions' checks, or of language models: it must never
+import torch, nor anything of the other rooms but none. Others use
+
+- `task`: a `Task` with its `Variable`s and `Input`s; `entry.build` makes one of an entry, checked,
+- `environment`: `TaskEnvironment`, `EnvironmentFailed`, `record_probe`, `start_remarks`, `scripted_expert`,
+- `episode`: `Order`, `Episode`, `Score`,
+- `success.success_measure`: how far from success a state is, as code,
+- `task_file.load_task_file`: a user's own entries.
+
+`simulator` (any environment in one form) and `human_reward`, `tidy_source` (MetaWorld's rewards as plain functions)
+serve these.
+"""

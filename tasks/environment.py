@@ -8,22 +8,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from errors import UsageError
+from errors import RunError, UsageError, one_line
+from tasks.simulator import LARGEST, begin_episode, flatten, is_metaworld, make_environment, show_goal
 from tasks.success import compared_quantities, success_measure
-from tasks.task import Task, compile_expression, is_metaworld, make_environment, settle, show_goal
+from tasks.task import Task, compile_expression
 
 Columns = dict[str, np.ndarray]
 
 PROBE_RANDOM_STEPS = 100
 PROBE_EXPERT_STEPS = 500
 PROBE_STEPS_AFTER_SUCCESS = 20
-
-
-LARGEST = 1e10
-"""What is larger, in an observation or a variable, comes from a simulation that has become unstable.
-
-Source: MuJoCo's own limit of positions, velocities and accelerations, `mjMAXVAL`.
-"""
+PROBE_TRIES = 3
+START_EPISODES = 5
 
 
 class EnvironmentFailed(Exception):
@@ -44,6 +40,11 @@ class Step(NamedTuple):
     success: bool
     distance: float
 
+    @property
+    def over(self) -> bool:
+        """Whether the episode has ended."""
+        return self.terminated or self.truncated
+
 
 class TaskEnvironment:
     """An environment whose episodes depend on their seed and the actions alone, and whose variables can be read.
@@ -62,8 +63,7 @@ class TaskEnvironment:
         self.action_repeat = action_repeat
         with _failures():
             self.env: Any = make_environment(task.make, render_mode)
-        self._is_metaworld = is_metaworld(self.env)
-        self._goal_hidden = hide_goal and self._is_metaworld
+        self._goal_hidden = hide_goal and is_metaworld(self.env)
         if self._goal_hidden:
             show_goal(self.env.unwrapped, False)
         self._read_at_step: list[tuple[slice, Callable[..., Any]]] = []
@@ -94,11 +94,8 @@ class TaskEnvironment:
             EnvironmentFailed: there is no such episode.
         """
         with _failures():
-            if self._is_metaworld:
-                self.env.unwrapped.seed(seed)  # MetaWorld ignores the seed of `reset`
-            obs, _ = self.env.reset(seed=seed)
+            obs, _ = begin_episode(self.env, seed)
             self._action[:] = 0
-            settle(self.env.unwrapped)
             self._take_in(obs, [*self._read_at_reset, *self._read_at_step])
             _check_values("an observation", self.obs)  # variables may have no value before the first step
         return self.obs.astype(np.float32)
@@ -110,6 +107,7 @@ class TaskEnvironment:
             EnvironmentFailed: the episode cannot go on.
         """
         self._action[:] = np.clip(action, -1, 1)
+        _check_values("an action", self._action)
         total, success, terminated, truncated = 0.0, False, False, False
         with _failures():
             for _ in range(self.action_repeat):
@@ -118,8 +116,8 @@ class TaskEnvironment:
                 self._take_in(obs, self._read_at_step)
                 _check_values("an observation", self.obs)
                 _check_values("variables", self._row)
-                total += float(reward)
-                success |= bool(self._is_success(**self._inputs))
+                total += float(np.asarray(reward).item())
+                success |= self.is_solved()
                 if terminated or truncated:
                     break
             if not math.isfinite(total):
@@ -128,13 +126,17 @@ class TaskEnvironment:
         return Step(self.obs.astype(np.float32), total, bool(terminated), bool(truncated), success, distance)
 
     def _take_in(self, obs: Any, reads: list[tuple[slice, Callable[..., Any]]]) -> None:
-        self.obs[:] = obs
+        self.obs[:] = flatten(self.env.observation_space, obs)
         for place, read in reads:
             self._row[place] = read(self.env.unwrapped, self.obs)
 
     def read_variables(self, out: np.ndarray) -> None:
         """Write the task's variables ``(V,)``, as they are after the step, into `out`."""
         out[:] = self._row
+
+    def is_solved(self) -> bool:
+        """Return whether the task's success criterion holds in the present state."""
+        return bool(self._is_success(**self._inputs))
 
     def metrics(self) -> dict[str, float]:
         """Physical quantities of the task after the last step: distances in metres, and what success is judged by."""
@@ -198,15 +200,30 @@ def scripted_expert(task: Task) -> Callable[[np.ndarray], np.ndarray] | None:
 
 
 def record_probe(task: Task, seed: int, hide_goal: bool = False, action_repeat: int = 1) -> Columns:
-    """A small, fixed set of transitions on which new reward code proves itself.
+    """Return a small, fixed set of transitions on which new reward code proves itself.
 
-    One episode of 100 random steps, and one of the scripted expert that ends 20 steps after its success. A task without
+    100 random steps, and one episode of the scripted expert that ends 20 steps after its success. A task without
     an expert has the random steps alone.
 
     Returns:
         float32 columns ``next_obs (n, obs_size)``, ``action (n, action_size)`` and ``variables (n, V)``.
+
+    Raises:
+        RunError: the environment fails each time.
     """
-    environment = TaskEnvironment(task, hide_goal=hide_goal, action_repeat=action_repeat)
+    for number in range(PROBE_TRIES):
+        environment = TaskEnvironment(task, hide_goal=hide_goal, action_repeat=action_repeat)
+        try:
+            return _recorded(environment, seed + 2 * number)
+        except EnvironmentFailed as error:
+            failure = error
+        finally:
+            environment.close()
+    raise RunError(f"task {task.name!r}: its environment fails whenever it is tried: {failure}")
+
+
+def _recorded(environment: TaskEnvironment, seed: int) -> Columns:
+    task = environment.task
     rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def take(action: np.ndarray) -> Step:
@@ -217,28 +234,50 @@ def record_probe(task: Task, seed: int, hide_goal: bool = False, action_repeat: 
         return step
 
     draw = np.random.default_rng(seed)
-    low, high = environment.env.action_space.low, environment.env.action_space.high
     environment.reset(seed)
     for _ in range(PROBE_RANDOM_STEPS):
-        step = take(draw.uniform(low, high).astype(np.float32))
-        if step.terminated or step.truncated:
+        if take(draw.uniform(-1, 1, task.action_size).astype(np.float32)).over:
             environment.reset(seed)
     expert = scripted_expert(task)
     if expert is not None:
         environment.reset(seed + 1)
         left = PROBE_EXPERT_STEPS
         while left > 0:
-            success = take(expert(environment.obs_with_goal())).success
-            left = min(left - 1, PROBE_STEPS_AFTER_SUCCESS) if success else left - 1
-    environment.close()
+            step = take(expert(environment.obs_with_goal()))
+            left = min(left - 1, PROBE_STEPS_AFTER_SUCCESS) if step.success else left - 1
+            if step.over:
+                break
     next_obs, action, variables = (np.stack(column) for column in zip(*rows, strict=True))
     return {"next_obs": next_obs, "action": action, "variables": variables}
+
+
+def start_remarks(task: Task) -> list[str]:
+    """Return what the user should know of how the task's episodes begin, one line each; mostly nothing."""
+    environment = TaskEnvironment(task)
+    try:
+        starts, solved = [], 0
+        for seed in range(START_EPISODES):
+            starts.append(environment.reset(seed))
+            solved += environment.is_solved()
+        again = environment.reset(0)
+    except EnvironmentFailed:
+        return []  # whoever collects episodes will say so
+    finally:
+        environment.close()
+    remarks = []
+    if solved:
+        remarks.append(f"success holds at reset in {solved} of {len(starts)} episodes, before anything is done")
+    if not np.array_equal(starts[0], again):
+        remarks.append(
+            "its environment begins the same seed's episode in different ways, so that no run can be repeated"
+        )
+    return [f"task {task.name}: {remark}" for remark in remarks]
 
 
 def _check_values(what: str, values: np.ndarray) -> None:
     sound = np.abs(values) <= LARGEST
     if not sound.all():
-        raise EnvironmentFailed(f"{what} with the value {values[~sound][0]}")
+        raise EnvironmentFailed(f"{what} with the value {values[~sound][0]:g}")
 
 
 @contextlib.contextmanager
@@ -246,7 +285,7 @@ def _failures() -> Iterator[None]:
     """Turn whatever an environment raises into EnvironmentFailed, in one line."""
     try:
         yield
-    except EnvironmentFailed:
+    except (EnvironmentFailed, UsageError):
         raise
     except Exception as error:
-        raise EnvironmentFailed(" ".join(f"{type(error).__name__}: {error}".split())) from error
+        raise EnvironmentFailed(one_line(error)) from error

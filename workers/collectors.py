@@ -175,7 +175,7 @@ class _Worker:
                 columns["distance"][taken] = step.distance
                 taken += 1
                 seen[taken] = step.obs
-                over = step.terminated or step.truncated
+                over = step.over
             metrics = {name: value for name, value in environment.metrics().items() if math.isfinite(value)}
         except EnvironmentFailed as error:
             failed = f"after {taken} decisions: {error}"

@@ -10,8 +10,8 @@ import pytest
 
 from errors import UsageError
 from task_specs import METAWORLD_VARIABLES, TASKS, get_task
+from tasks.entry import build
 from tasks.environment import TaskEnvironment, record_probe, scripted_expert
-from tasks.task import build
 
 ROOT = Path(__file__).parents[2]
 
