@@ -1,7 +1,7 @@
 """Tasks: what is to be done, in which environment, and what happened there.
 
 The room knows simulators and nothing of learning, of reward functions' checks, or of language models: it must never
-import torch, nor anything of the other rooms but none. Others use
+import torch or anything of the other rooms. Others use
 
 - `task`: a `Task` with its `Variable`s and `Input`s; `entry.build` makes one of an entry, checked,
 - `environment`: `TaskEnvironment`, `EnvironmentFailed`, `record_probe`, `start_remarks`, `scripted_expert`,

@@ -84,7 +84,7 @@ class TaskEnvironment:
         criterion = task.success_expression or "False"
         self._is_success = compile_expression(criterion, names)
         self._distance = compile_expression(success_measure(criterion) or "1.0", names)
-        compared = compared_quantities(task.success_expression, task.inputs)
+        compared = compared_quantities(task.success_expression, task.inputs.keys())
         self._compared = {source: compile_expression(source, names) for source in compared}
 
     def reset(self, seed: int) -> np.ndarray:
@@ -139,7 +139,7 @@ class TaskEnvironment:
         return bool(self._is_success(**self._inputs))
 
     def metrics(self) -> dict[str, float]:
-        """Physical quantities of the task after the last step: distances in metres, and what success is judged by."""
+        """Return quantities of the task after the last step: distances in metres, and what success is judged by."""
         values = self.values()
         found = {}
         pairs = [("gripper", "object"), ("object", "goal"), ("object_start", "object")]
@@ -151,7 +151,8 @@ class TaskEnvironment:
                     if (first.role, second.role) == (start, end) and first.shape == second.shape:
                         distance = np.linalg.norm(values[second.name] - values[first.name])
                         found[f"distance from {first.name} to {second.name}"] = float(distance)
-        return found | {name: float(quantity(**values)) for name, quantity in self._compared.items()}
+        judged = {name: np.asarray(quantity(**values)) for name, quantity in self._compared.items()}
+        return found | {name: float(value.item()) for name, value in judged.items() if value.size == 1}
 
     def values(self) -> dict[str, Any]:
         """Return every input of a reward function by its name, as it is after the last step."""

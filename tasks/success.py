@@ -1,7 +1,8 @@
 """What a task's success criterion measures: how far a state is from success."""
 
 import ast
-from collections.abc import Container
+import builtins
+from collections.abc import Set
 
 from tasks.tidy_source import loaded_names
 
@@ -18,13 +19,17 @@ def success_measure(expression: str) -> str | None:
         return None
 
 
-def compared_quantities(expression: str, variables: Container[str]) -> list[str]:
-    """Return the sides of the comparisons in a success criterion that depend on one of `variables`, as code."""
+def compared_quantities(expression: str, variables: Set[str]) -> list[str]:
+    """Return the sides of the comparisons in a success criterion that depend on one of `variables`, as code.
+
+    What depends on names of the expression's own (``all(abs(x) < 0.1 for x in joints)``) is left out.
+    """
     if not expression:
         return []
     compared = [node for node in ast.walk(ast.parse(expression.strip(), mode="eval")) if isinstance(node, ast.Compare)]
     sides = [side for node in compared for side in (node.left, *node.comparators)]
-    return [ast.unparse(side) for side in sides if any(name in variables for name in loaded_names(side))]
+    known = variables | {"np", *dir(builtins)}
+    return [ast.unparse(side) for side in sides if variables & (names := set(loaded_names(side))) and names <= known]
 
 
 def _missing(node: ast.expr) -> str | None:

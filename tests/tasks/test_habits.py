@@ -108,6 +108,20 @@ def test_a_task_without_success_is_never_solved():
     assert "distance" not in str(episodes[0].metrics)
 
 
+@pytest.mark.parametrize("criterion", ["np.all(np.abs(obs) < 0.6)", "all(abs(x - position) < 0.1 for x in obs)"])
+def test_a_criterion_over_vectors_is_no_quantity_but_counts(criterion):
+    from tasks.entry import build
+
+    entry = {"description": "d", "success": "s", "success_expression": criterion, "make": "MountainCarContinuous-v0"}
+    task = build("car", entry | {"variables": {"position": {"read": "obs[0]", "meaning": "along the track"}}}, {})
+    environment = TaskEnvironment(task)
+    environment.reset(0)
+    step = environment.step(np.zeros(1))
+    environment.close()
+    assert environment.metrics() == {}
+    assert step.distance == (not step.success)
+
+
 @pytest.mark.parametrize(
     ("name", "found"),
     [

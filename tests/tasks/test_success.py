@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tasks.success import success_measure
+from tasks.success import compared_quantities, success_measure
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,17 @@ def test_the_measure_of_success_falls_on_the_way_to_it(expression, solved, near,
 @pytest.mark.parametrize("expression", ["", "solved", "x == 1", "x in y", "not (x < 1)", "x <", "x < 1 and solved"])
 def test_what_compares_no_numbers_has_no_measure(expression):
     assert success_measure(expression) is None
+
+
+@pytest.mark.parametrize(
+    ("expression", "compared"),
+    [
+        ("abs(x) <= 0.1 and y > z", ["abs(x)", "y", "z"]),
+        ("np.linalg.norm(x - y) < 0.1 * 2", ["np.linalg.norm(x - y)"]),
+        ("all(abs(value - y) < 0.1 for value in x)", []),
+        ("bool(x)", []),
+        ("", []),
+    ],
+)
+def test_what_a_criterion_compares(expression, compared):
+    assert compared_quantities(expression, {"x", "y", "z"}) == compared
