@@ -168,6 +168,7 @@ class WorkerPool(Generic[W]):
         if overslept > 1.0:  # this process has been stopped itself, and probably the workers with it
             for task in self._tasks.values():
                 task.deadline += overslept
+                task.stopped_since = None
 
     def _outcome(self, worker: W, task: _Task) -> Answer | Lost | None:
         """Return how a worker's task has ended, if it has; of a lost worker another takes the place."""
