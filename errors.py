@@ -4,10 +4,8 @@ import difflib
 import re
 from collections.abc import Iterable
 
-# ECMA-48: control sequences, strings that a terminal would act on, and two-character escapes.
-_ESCAPES = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)|\x1b[ -/]*[0-~]?", re.DOTALL)
-# Other control characters, and those that turn the direction of writing; halves of characters become question marks.
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# Control characters but for tab and end of line, marks that reorder the line they stand in, halves of characters.
+_NOT_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class UsageError(Exception):
@@ -29,11 +27,11 @@ def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
     return f"; did you mean {' or '.join(matches)}?" if matches else ""
 
 
-def plain_text(text: str, *, one_line: bool = False) -> str:
-    """Return a text of others fit to be shown and written: without escape codes, controls and half characters.
+def plain(text: str) -> str:
+    """Return text of others as it can be shown and written anywhere: what is not text becomes escapes."""
+    return _NOT_TEXT.sub(lambda found: found[0].encode("unicode_escape").decode(), text.replace("\r\n", "\n"))
 
-    Line ends and tabs stay, unless `one_line` makes every run of white space one space.
-    """
-    text = _CONTROLS.sub("", _ESCAPES.sub("", text.replace("\r\n", "\n")))
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    return " ".join(text.split()) if one_line else text
+
+def plain_line(text: str) -> str:
+    """Return text of others as one line that can be shown and written anywhere."""
+    return " ".join(plain(text).split())

@@ -5,9 +5,9 @@ import errno
 import sys
 from collections.abc import Iterator
 
-from errors import RunError, UsageError
+from errors import RunError, UsageError, plain
 from runs.interruption import Interruption
-from runs.output import keep_output, plain
+from runs.output import keep_output
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 

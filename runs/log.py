@@ -16,8 +16,8 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 
+from errors import plain
 from runs import weights_and_biases
-from runs.output import plain
 from workers.machine import without_keys
 
 PACKAGES = ("torch", "numpy", "scipy", "metaworld", "mujoco", "gymnasium", "numba", "openai")

@@ -2,18 +2,9 @@
 
 import io
 import os
-import re
 import select
 import sys
 from typing import Any, TextIO
-
-# Control characters but for tab and end of line, marks that reorder the line they stand in, halves of characters.
-_NOT_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def plain(text: str) -> str:
-    """Return text of others as it can be shown and written anywhere: what is not text becomes escapes."""
-    return _NOT_TEXT.sub(lambda found: found[0].encode("unicode_escape").decode(), text.replace("\r\n", "\n"))
 
 
 def keep_output() -> None:

@@ -1,1 +1,12 @@
-"""Who writes reward functions, and how candidates are found: prompts, models, checked answers."""
+"""Who writes reward functions, and how their answers become checked candidates.
+
+This room asks a model, which may be a service, a program search, a recording or a person, hands what it wrote to
+`reward_code`, and tells the model what came of it. It must never run what a model wrote, know how agents learn, wait
+longer than its deadline, spend more than its budget, or show a model anything of the human reward from scratch. What a
+service says is text of others: it reaches the log through `errors.plain` alone, and never with a key in it.
+
+Others use `connect.connect` (the model that ``--model`` names), `builtin.ProgramSearch`, `rounds.RewardSearch` with its
+`Program` and `AgentReport`, `prompting.Prompts`, and of `protocol` what a model of one's own needs: `LanguageModel`,
+`Request`, `Reply`, `Usage`, `ServiceAway` and `BudgetSpent`. They import them from these modules, since a run that
+sends no request loads no client.
+"""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from errors import UsageError, plain_text
+from errors import UsageError, plain_line
 from search.protocol import BudgetSpent, LanguageModel, Reply, Request, ServiceAway, Usage, text_of
 
 POLL_INTERVAL = 0.25  # seconds between two looks at what is waited for
@@ -48,7 +48,7 @@ class ReplayModel(LanguageModel):
             for name, expected in (about or {}).items():
                 if expected and row.get(name, expected) != expected:
                     raise UsageError(
-                        f"{path} was recorded for {name} {plain_text(str(row[name]), one_line=True)}, this run is for "
+                        f"{path} was recorded for {name} {plain_line(str(row[name]))}, this run is for "
                         f"{expected}; give --model replay-any:{directory} if that is meant"
                     )
             self._rounds.setdefault(row["round"], []).append(row)
@@ -157,7 +157,7 @@ class ManualModel(LanguageModel):
     def told(self, outcomes: Sequence[tuple[str, str]]) -> None:
         """Write what became of the last answers beside the prompt."""
         lines = [
-            f"{place}: {kind}{': ' if reason else ''}{plain_text(reason, one_line=True)}\n"
+            f"{place}: {kind}{': ' if reason else ''}{plain_line(reason)}\n"
             for place, (kind, reason) in zip(self._places, outcomes, strict=False)
         ]
         with contextlib.suppress(OSError):  # the log has it all
@@ -269,27 +269,28 @@ def split_answers(text: str) -> list[str]:
     side, since answers have rules and headings of their own.
     """
     answers = []
-    for section in _split_at(text, _is_separator):
+    for _, section in _split_at(text, _is_separator):
         whole = ""
-        for part in _split_at(section, _MAYBE_SEPARATOR.fullmatch):
+        for line, part in _split_at(section, _MAYBE_SEPARATOR.fullmatch):
             if _FUNCTION.search(whole) and _FUNCTION.search(part):
                 answers.append(whole)
-                whole = ""
-            whole += part
+                whole = part
+            else:
+                whole += line + part
         answers.append(whole)
     return [answer.strip() + "\n" for answer in answers if re.search(r"\w", answer)]
 
 
-def _split_at(text: str, parts: Callable[[str], object]) -> Iterator[str]:
-    """The stretches of a text before, between and behind the lines for which `parts` holds, which are left out."""
-    lines: list[str] = []
+def _split_at(text: str, parts: Callable[[str], object]) -> Iterator[tuple[str, str]]:
+    """The stretches of a text between the lines for which `parts` holds, each with the line before it."""
+    before, stretch = "", ""
     for line in text.splitlines(keepends=True):
         if parts(line.strip()):
-            yield "".join(lines)
-            lines = []
+            yield before, stretch
+            before, stretch = line, ""
         else:
-            lines.append(line)
-    yield "".join(lines)
+            stretch += line
+    yield before, stretch
 
 
 def _is_separator(line: str) -> bool:

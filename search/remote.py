@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from errors import UsageError, plain_text
+from errors import UsageError, plain_line
 from search.completions import Completion, read_completion
 from search.protocol import BudgetSpent, LanguageModel, Message, Reply, Request, ServiceAway, Usage
 from search.request_form import RequestForm
@@ -131,7 +131,7 @@ class RemoteModel(LanguageModel):
                 timeout=openai.Timeout(left, connect=min(left / 2, CONNECT_TIMEOUT)),
             )
         except Exception as error:  # its transport reads proxies and certificates from the environment, and may stumble
-            trouble = Trouble(NO_CONNECTION, f"no connection can be set up: {plain_text(str(error), one_line=True)}")
+            trouble = Trouble(NO_CONNECTION, f"no connection can be set up: {plain_line(str(error))}")
             raise ServiceAway(self._explain(trouble)) from None
         async with client:
             try:
@@ -243,7 +243,7 @@ class RemoteModel(LanguageModel):
         except Exception as error:  # of the connection, mostly; whatever a server sends must not end a run of hours
             unfinished = False
             why = error.__cause__ or error
-            return Trouble(NO_CONNECTION, plain_text(str(why), one_line=True) or type(why).__name__)
+            return Trouble(NO_CONNECTION, plain_line(str(why)) or type(why).__name__)
         finally:
             self._under_way -= 1
             if unfinished:  # whoever works on a request bills it, also when nobody waits for it any more
@@ -280,7 +280,7 @@ class RemoteModel(LanguageModel):
                 reply.refused.append(len(reply.texts))
                 reply.texts.append(choice.refusal)
             else:
-                reason = plain_text(choice.reason, one_line=True) or "none"
+                reason = plain_line(choice.reason) or "none"
                 reply.notes.append(f"{self.name} gave an answer without text (finish_reason {reason})")
         if not completion.choices:
             reply.notes.append(f"{self._server} sent a completion without choices")

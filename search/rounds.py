@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from arguments import Setting
-from errors import RunError, plain_text
+from errors import RunError, plain_line
 from reward_code import Rejected, RewardWorkers, Verdict, canonical, extract
 from search.builtin import ProgramSearch
 from search.feedback import AgentReport, Feedback, with_appendix
@@ -217,7 +217,7 @@ class RewardSearch:
             if place in reply.cut_off:
                 function.reject("cut-off", "the answer ended at the token limit (--max_answer_tokens)")
             if place in reply.refused:
-                function.reject("refusal", f"the model declined: {plain_text(text, one_line=True)[:300]}")
+                function.reject("refusal", f"the model declined: {plain_line(text)[:300]}")
             self.functions.append(function)
             candidates.append(function)
         return candidates

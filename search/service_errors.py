@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from errors import plain_text
+from errors import plain_line
 
 NO_CONNECTION = 0  # in place of a status: nothing came, or not all of it
 
@@ -135,7 +135,7 @@ def read_trouble(status: int, headers: Mapping[str, str], body: str) -> Trouble:
         value = body
     error = _first_error(value)
     code = next((str(error[key]) for key in ("code", "type", "status") if error.get(key)), "")
-    words = own_words(value) or plain_text(body, one_line=True)
+    words = own_words(value) or plain_line(body)
     page = isinstance(value, str) and _is_page(body)
     if status < 400 and not page:
         status = _meant_status(error.get("code"), f"{code} {words}")
@@ -152,7 +152,7 @@ def read_trouble(status: int, headers: Mapping[str, str], body: str) -> Trouble:
 
 def own_words(value: Any) -> str:
     """The sentences in an error's JSON value, or in the text of a page, as one plain line."""
-    return plain_text("; ".join(dict.fromkeys(filter(None, map(str.strip, _sentences(value))))), one_line=True)
+    return plain_line("; ".join(dict.fromkeys(filter(None, map(str.strip, _sentences(value))))))
 
 
 def _sentences(value: Any) -> Iterator[str]:

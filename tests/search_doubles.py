@@ -72,7 +72,9 @@ class FakeWorkers:
         return SimpleNamespace(accepted=True, source=code, kind="", reason="", compiled=True, note="", unwrapped=())
 
     def rejected(self, kind, reason):
-        return SimpleNamespace(accepted=False, source="", kind=kind, reason=reason, compiled=False, note="", unwrapped=())
+        return SimpleNamespace(
+            accepted=False, source="", kind=kind, reason=reason, compiled=False, note="", unwrapped=()
+        )
 
 
 @dataclass

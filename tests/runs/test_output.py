@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from runs.output import plain
-
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import os, sys
@@ -110,18 +108,3 @@ def test_every_encoding_can_show_every_text(encoding):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == done.stderr == (text + "\n").encode(encoding, "backslashreplace")
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("two lines\r\nand a\ttab, Größe 尺寸 👍🏽", "two lines\nand a\ttab, Größe 尺寸 👍🏽"),
-        ("\x1b[31mred\x1b[0m \x07 \x9b2J", r"\x1b[31mred\x1b[0m \x07 \x9b2J"),
-        ("half of \ud83d", r"half of \ud83d"),
-        ("erased\rover", r"erased\rover"),
-        ("user\u202etxt.exe \u2066x\u2069", r"user\u202etxt.exe \u2066x\u2069"),
-    ],
-)
-def test_text_of_others_is_shown_as_text(text, shown):
-    assert plain(text) == shown
-    assert plain(shown) == shown
