@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
-from task_specs import get_task
+from task_specs import TASKS, get_task
 from tasks.environment import (
     PROBE_RANDOM_STEPS,
     PROBE_STEPS_AFTER_SUCCESS,
@@ -174,3 +174,22 @@ def test_the_distance_from_success_reaches_zero_with_it(repeat):
     assert [step.distance == 0 for step in steps] == [step.success for step in steps]
     assert steps[-1].success
     assert all(step.distance > 0.05 for step in steps if not step.success)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TASKS)
+def test_the_criterion_is_what_metaworld_reports(name):
+    environment = TaskEnvironment(get_task(name))
+    reported, step_inside = [], environment.env.step
+
+    def step(action):
+        result = step_inside(action)
+        reported.append(bool(result[4]["success"]))
+        return result
+
+    environment.env.step = step
+    expert = scripted_expert(environment.task)
+    environment.reset(0)
+    found = [environment.step(expert(environment.obs)).success for _ in range(250)]
+    environment.close()
+    assert found == reported
