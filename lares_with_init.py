@@ -1,6 +1,13 @@
 """Train on a task with reward functions that a language model makes of the human-designed one."""
 
 import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # what is ours comes first, whatever PYTHONPATH and PYTHONSAFEPATH say
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    from workers.packages import require_packages
+
+    require_packages()
 
 from arguments import parse_args
 

@@ -27,10 +27,18 @@ beside it.
 ``python task_specs.py`` lists the tasks, ``python task_specs.py TASK`` shows the variables of one with a live value.
 """
 
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # what is ours comes first, whatever PYTHONPATH and PYTHONSAFEPATH say
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    from workers.packages import require_packages
+
+    require_packages()
+
 import argparse
 import functools
 import os
-import sys
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,10 +1,17 @@
 """``python -m reward_code check FILE --task TASK``: what a run does with an answer, done with the code in a file."""
 
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # what is ours comes first, whatever PYTHONPATH and PYTHONSAFEPATH say
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from workers.packages import require_packages
+
+    require_packages()
+
 import argparse
 import json
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np

@@ -19,8 +19,8 @@ import torch
 from errors import plain
 from runs import weights_and_biases
 from workers.machine import without_keys
+from workers.packages import PACKAGES
 
-PACKAGES = ("torch", "numpy", "scipy", "metaworld", "mujoco", "gymnasium", "numba", "openai")
 _SECONDS_BETWEEN_LINES = 10.0
 
 

@@ -3,7 +3,10 @@
 import ast
 import importlib.metadata
 import os
+import shutil
+import subprocess
 import sys
+import zipfile
 
 import pytest
 from packaging.requirements import Requirement
@@ -187,3 +190,48 @@ def test_uv_brings_a_python_where_there_is_none(sandbox):
     done = sandbox.run("setup")
     assert done.returncode == 0, done.stderr
     assert sandbox.calls("^uv venv --seed --python 3.12 .venv")
+
+
+def test_the_lock_holds_every_pin_and_a_hash_of_every_package():
+    lines = (PROJECT / "requirements.lock").read_text().replace("\\\n", " ").splitlines()
+    locked = [line for line in lines if line and not line.startswith((" ", "#"))]
+    assert len(locked) > 100
+    assert all(" --hash=sha256:" in line for line in locked)
+    for python in ("3.10", "3.11", "3.12", "3.13"):
+        environment = {"python_version": python, "python_full_version": f"{python}.1", "sys_platform": "linux"}
+        found = {}
+        for requirement in (Requirement(line.split(" --hash")[0]) for line in locked):
+            if requirement.marker is None or requirement.marker.evaluate(environment):
+                assert requirement.name not in found
+                found[requirement.name] = str(requirement.specifier)
+        for pin in requirements("requirements.txt", python_version=python):
+            assert found[pin.name] == str(pin.specifier)
+
+
+def test_an_editable_installation_offers_every_module_and_takes_nobodys_name(tmp_path):
+    project, site = tmp_path / "project", tmp_path / "site"
+    project.mkdir()
+    for path in (
+        *PROJECT.glob("*.py"),
+        *(PROJECT / name for name in ("README.md", "pyproject.toml", "requirements.txt")),
+    ):
+        shutil.copy(path, project)
+    for room in ROOMS:
+        shutil.copytree(PROJECT / room, project / room)
+    build = "import sys; from setuptools.build_meta import build_editable; build_editable(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=project, check=True, capture_output=True)
+    [wheel] = tmp_path.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(site)
+    names = {path.stem for path in PROJECT.glob("*.py")} | set(ROOMS)
+    others = importlib.metadata.packages_distributions()
+    assert not {name for name in names if set(others.get(name, [])) - {"lares"}}
+    look = "import site, sys, importlib.util as u; site.addsitedir(sys.argv[1]); "
+    look += "print(*(u.find_spec(name).origin for name in sys.argv[2:]), sep='\\n')"
+    command = [sys.executable, "-c", look, str(site), *sorted(names)]
+    done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert [line.startswith(f"{project}/") for line in done.stdout.splitlines()] == [True] * len(names)
+    [metadata] = site.glob("*.dist-info/METADATA")
+    needed = {line for line in metadata.read_text().splitlines() if line.startswith("Requires-Dist: ")}
+    assert len(needed) == len(
+        [line for line in (PROJECT / "requirements.txt").read_text().splitlines() if "==" in line]
+    )
