@@ -98,6 +98,10 @@ class RemoteModel(LanguageModel):
 
     def ask(self, request: Request) -> Reply:
         """All texts in one call, if the service can do that; else the rest in parallel calls of one text each."""
+        started = time.monotonic()
+        import openai  # noqa: F401, it takes seconds, which most of the program does not need and the service did not use
+
+        request = replace(request, deadline=request.deadline + time.monotonic() - started)
         loop = asyncio.new_event_loop()
         try:
             return loop.run_until_complete(self._ask(request))
@@ -115,7 +119,7 @@ class RemoteModel(LanguageModel):
         self._worked = set(state["worked"])
 
     async def _ask(self, request: Request) -> Reply:
-        import openai  # it takes a second, and most of the program does not need it
+        import openai
 
         left = max(request.deadline - time.monotonic(), 0.0)
         reply = Reply([])

@@ -47,6 +47,11 @@ def failure(status, message, param=None, **headers):
     return Answer(json.dumps(body), status, {name.replace("_", "-"): value for name, value in headers.items()})
 
 
+def as_json(value, status=200, **headers):
+    """A body of JSON; headers with _ for -."""
+    return Answer(json.dumps(value), status, {name.replace("_", "-"): text for name, text in headers.items()})
+
+
 @dataclass
 class Seen:
     """What the server got: bodies and headers, the most requests under way at once, and whether a client hung up."""

@@ -1,10 +1,7 @@
 """A model behind a service: the openai client against a real server that misbehaves."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 
@@ -12,7 +9,6 @@ import pytest
 
 from chat_client import KEY, MESSAGES, request
 from chat_server import Answer, completion, failure
-from errors import UsageError
 from search import remote
 from search.connect import connect
 from search.protocol import BudgetSpent, ServiceAway, Usage
@@ -235,7 +231,7 @@ def test_an_environment_in_which_no_client_can_be_made(monkeypatch, name, value)
 
 def test_waiting_ends_when_the_run_is_asked_to_stop(service, tmp_path):
     remote, _ = service(Answer("{}", delay=30))
-    for model in (remote, connect(f"manual:{tmp_path}", builtin=BUILTIN)):
+    for model in (remote, connect(f"manual:{tmp_path}", builtin=remote)):
         started = time.monotonic()
         with pytest.raises(ServiceAway, match="asked to stop"):
             model.ask(request(stop=lambda started=started: time.monotonic() > started + 0.2))
@@ -377,56 +373,3 @@ def test_a_budget_holds_across_a_restart(service):
     model.usage.add(calls=5, tokens_in=10, tokens_out=10)
     with pytest.raises(BudgetSpent):
         model.ask(request())
-
-
-# --- which model -----------------------------------------------------------------------------------------------------
-
-BUILTIN = object()
-
-
-@pytest.mark.parametrize(
-    ("environment", "expected"),
-    [
-        ({}, "--model builtin"),
-        ({"OPENAI_API_KEY": "  "}, "OPENAI_API_KEY"),
-        ({"OPENAI_API_KEY": "two words"}, "OPENAI_API_KEY"),
-        ({"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": "localhost:8000"}, "OPENAI_BASE_URL"),
-        ({"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": "http:///v1"}, "OPENAI_BASE_URL"),
-    ],
-)
-def test_a_remote_model_that_cannot_be_used_is_known_before_anything_runs(monkeypatch, environment, expected):
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match=expected) as caught:
-        connect("gpt-4o-mini", builtin=BUILTIN)
-    assert "two words" not in str(caught.value)
-
-
-def test_a_key_with_a_line_end_is_taken_without_it(service, monkeypatch):
-    _, seen = service(completion("text"))
-    monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}\r\n")
-    RemoteModel("m").ask(request())
-    assert seen.headers[0]["Authorization"] == f"Bearer {KEY}"
-
-
-def test_the_kinds_of_models(monkeypatch, tmp_path):
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    assert connect("builtin", builtin=BUILTIN) is BUILTIN
-    assert connect("llama3:8b", builtin=BUILTIN).name == "llama3:8b"
-    assert connect(f"manual:{tmp_path}", builtin=BUILTIN).name == f"manual:{tmp_path}"
-    for typo in ("built-in", "bultin", "Builtin"):
-        with pytest.raises(UsageError, match="did you mean builtin"):
-            connect(typo, builtin=BUILTIN)
-    for wrong, expected in ((f"replay:{tmp_path}", "no recording"), ("replay:", "recording"), ("manual:", "directory")):
-        with pytest.raises(UsageError, match=expected):
-            connect(wrong, builtin=BUILTIN)
-
-
-def test_the_client_is_not_even_imported_before_the_first_request():
-    code = (
-        "import sys, search.connect; search.connect.connect('m', builtin=None); "
-        "assert not {'openai', 'torch', 'reward_code', 'metaworld'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "OPENAI_API_KEY": KEY})
