@@ -180,8 +180,8 @@ class LaRes:
             raise
         for slot, function in enumerate(functions):
             self.roster.install(slot, function, self.round)
-        if self.reward_workers.gap:
-            self.log.say(self.reward_workers.gap)
+        if self.reward_workers.missing_containment:
+            self.log.say(self.reward_workers.missing_containment)
 
     def explore(self) -> None:
         """Collect uniform random actions, for all agents to learn from."""

@@ -76,8 +76,8 @@ def _check_file(file: Path, task_name: str, task_file: str | None, state_file: P
             raise UsageError(f"{state_file} is not JSON: {error}") from None
     with RewardWorkers(task.inputs) as workers:
         verdict = workers.check([text], probe)[0]
-        if workers.gap:
-            print(f"note: on this machine {workers.gap}")
+        if workers.missing_containment:
+            print(f"note: on this machine {workers.missing_containment}")
         if not verdict.accepted:
             print(f"rejected ({verdict.kind}): {verdict.reason}")
             return 1

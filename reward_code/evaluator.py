@@ -104,9 +104,9 @@ class RewardWorkers:
         self._pool = RewardPool(inputs, self._workers, table, memory_limit_mb)
 
     @property
-    def gap(self) -> str:
+    def missing_containment(self) -> str:
         """What the machine cannot give the workers of their containment; known after the first request."""
-        return self._pool.gap
+        return self._pool.missing_containment
 
     def check(self, texts: Sequence[str], probe: Columns, known: Collection[str] = ()) -> list[Verdict]:
         """Find the code in each answer, check it, prove it on the `probe`, and compile it if that can be done.

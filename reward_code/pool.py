@@ -102,7 +102,7 @@ class RewardPool:
         memory_limit_mb: memory that each may take beyond what it has after its start.
 
     Attributes:
-        gap: what the machine cannot give them of their containment; known once a job is done.
+        missing_containment: what the machine cannot give them of their containment; known once a job is done.
     """
 
     def __init__(
@@ -110,8 +110,10 @@ class RewardPool:
     ) -> None:
         places = {name: [x.column, x.start, x.stop, x.shape] for name, x in inputs.items()}
         first = {"inputs": places, "memory_mb": memory_limit_mb}
-        self.gap = ""
-        self._workers = WorkerPool("reward worker", count, lambda: _RewardWorker(first, table), self._note_gap)
+        self.missing_containment = ""
+        self._workers = WorkerPool(
+            "reward worker", count, lambda: _RewardWorker(first, table), self._note_missing_containment
+        )
 
     @property
     def pids(self) -> list[int]:
@@ -178,8 +180,8 @@ class RewardPool:
             self._workers.replace(worker)
         return Failure(kind, one_line(reason), row) if kind else outcome
 
-    def _note_gap(self, header: Header) -> None:
-        self.gap = str(header["gap"])
+    def _note_missing_containment(self, header: Header) -> None:
+        self.missing_containment = str(header["missing_containment"])
 
 
 def _compiled(worker: _RewardWorker) -> list[str]:

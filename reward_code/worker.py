@@ -214,7 +214,7 @@ class Worker:
         warm_up()
         shared = [module for name, module in sys.modules.items() if name.split(".")[0] in _SHARED]
         self._pristine = [(vars(module), dict(vars(module))) for module in shared]
-        return {"gap": sandbox.enter(header["memory_mb"])}, {}
+        return {"missing_containment": sandbox.enter(header["memory_mb"])}, {}
 
     def _prove(self, function: RewardFunction, columns: Arrays) -> tuple[Header, Arrays]:
         started = time.process_time()

@@ -38,7 +38,7 @@ class Attack:
             with RewardWorkers(INPUTS, count=2, time_limit=1.0, memory_limit_mb=300, **options) as workers:
                 good = workers.check([GOOD], rows(20))[0].source
                 self.before = workers.evaluate([good], rows(50, seed=1), components=True)[0]
-                self.gap = workers.gap
+                self.gap = workers.missing_containment
                 if self.gap and "check" in options:
                     return  # nothing would hold these back
                 self.free = workers.check([WITHOUT_THE_CHECK + FREE], rows(20))[0]
