@@ -130,7 +130,7 @@ setup() {
     local stamp=.venv/lares-stamp requirements installed chosen=''
     requirements=$(cksum <requirements.txt) || die 1 "cannot read requirements.txt"
     if [ -n "${PYTHON:-}" ]; then
-        chosen=$(version_of "$PYTHON") || die 1 "PYTHON=$PYTHON is no Python 3.10 to 3.13; give the path of one, or unset it"
+        chosen=$(version_of "$PYTHON") || die 1 "PYTHON=$PYTHON is not a Python 3.10 to 3.13; give the path of one, or unset it"
     fi
     if [ -f "$stamp" ] && installed=$(version_of "$python") && [ "${chosen:-$installed}" = "$installed" ]; then
         [ "$(cat "$stamp")" != "$requirements" ] || return 0
@@ -147,11 +147,15 @@ setup() {
 
 interrupted=''
 
-forward() { # signal, exit status; every run gets it once, saves its state and ends by itself
+pass_on() { # signal, which every run gets once
     local pid
-    interrupted=$2
     for pid in $(jobs -rp); do kill "-$1" "$pid" 2>/dev/null; done
-    echo "run.sh: told the runs to save and end; waiting for them" >&2
+}
+
+forward() { # signal, exit status; every run ends by itself
+    interrupted=$2
+    pass_on "$1"
+    echo "run.sh: told the runs to finish their episodes, keep logs and best policies, and end; waiting for them" >&2
 }
 
 wait_for_less_than() { # number of runs
@@ -176,12 +180,15 @@ sweep() { # setting, task...
     shift
     # shellcheck disable=SC2046
     [ $# -gt 0 ] || set -- $(published_tasks "$setting")
-    case ${JOBS:-1} in 0* | *[!0-9]*) die 2 "JOBS=$JOBS is no number of runs" ;; esac
+    case ${JOBS:-1} in 0* | *[!0-9]*) die 2 "JOBS=$JOBS is not a whole number above 0" ;; esac
     directory=$(make_sweep_directory "$setting") || die 1 "cannot make a directory in $PWD/logs"
     echo "run directories and log files: $PWD/$directory"
 
     trap 'forward INT 130' INT
-    trap 'forward TERM 143' TERM HUP
+    trap 'forward TERM 143' TERM
+    trap 'forward HUP 129' HUP
+    trap 'pass_on USR1' USR1 # a wish for a checkpoint, as Slurm sends it
+    trap '' PIPE             # whoever reads this output may leave; the runs go on
     for task in "$@"; do
         for seed in ${SEEDS:-1}; do
             wait_for_less_than "${JOBS:-1}"

@@ -19,7 +19,7 @@ from run_sh_sandbox import PROJECT, Sandbox, alive
 SCRIPT = """
 import json, os, signal, sys, time
 signals = []
-for number in (signal.SIGINT, signal.SIGTERM):
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, lambda number, frame: signals.append(number))
 flags = dict(word.split("=", 1) for word in sys.argv[1:])
 start = time.monotonic()
@@ -201,11 +201,13 @@ def test_the_end_says_how_each_run_ended(sandbox):
 @pytest.mark.parametrize("jobs", ["0", "-1", "two", "1 2"])
 def test_a_senseless_number_of_jobs_is_refused(sandbox, jobs):
     done = sandbox.run("from_scratch", JOBS=jobs)
-    assert (done.returncode, done.stderr) == (2, f"run.sh: JOBS={jobs} is no number of runs\n")
+    assert (done.returncode, done.stderr) == (2, f"run.sh: JOBS={jobs} is not a whole number above 0\n")
     assert not sandbox.logs()
 
 
-@pytest.mark.parametrize(("number", "whole_group"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+@pytest.mark.parametrize(
+    ("number", "whole_group"), [(signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGHUP, False)]
+)
 def test_a_signal_reaches_every_run_once_and_starts_no_more(sandbox, number, whole_group):
     sweep = sandbox.start("from_scratch", "hammer", SEEDS="10 20 30", JOBS="2", LASTS="30")
     wait_until(lambda: sum(bool(log.read_text()) for log in sandbox.logs()) == 2)

@@ -141,7 +141,9 @@ def test_an_unsuitable_choice_of_python_leaves_the_venv_alone(sandbox):
     sandbox.run("setup")
     refused = sandbox.run("setup", PYTHON="python2.7")
     assert refused.returncode == 1
-    assert refused.stderr == "run.sh: PYTHON=python2.7 is no Python 3.10 to 3.13; give the path of one, or unset it\n"
+    assert (
+        refused.stderr == "run.sh: PYTHON=python2.7 is not a Python 3.10 to 3.13; give the path of one, or unset it\n"
+    )
     sandbox.forget_calls()
     assert sandbox.run("setup").returncode == 0
     assert not sandbox.calls("-m")
