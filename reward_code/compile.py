@@ -1,7 +1,7 @@
 """Reward functions as machine code: a loop over rows, compiled by Numba.
 
 Numba knows a part of Python and of NumPy. What can be said otherwise is brought into that part first (see
-`reward_simplify.py`); functions of NumPy that Numba has for arrays only, or through SciPy only, are given to it here.
+`reward_code.simplify`); functions of NumPy that Numba has for arrays only, or through SciPy only, are given to it here.
 
 Nothing here guarantees that the compiled form is right: who uses it compares it with the interpreted one.
 """
@@ -88,7 +88,7 @@ def _stand_ins(*functions: Callable[..., Any]) -> list[Callable[..., Any]]:
     return [stand_in(function) for function in functions]
 
 
-_number, _float, _abs, _any, _all = _stand_ins(float, float, abs, any, all)
+_number, _float, _abs, _any, _all, _total = _stand_ins(float, float, abs, any, all, sum)
 _sum, _mean, _max, _min, _prod = _stand_ins(np.sum, np.mean, np.max, np.min, np.prod)
 _array, _clip, _cross, _dot, _norm = _stand_ins(np.array, np.clip, np.cross, np.dot, np.linalg.norm)
 _dist, _fsum, _isclose = _stand_ins(math.dist, math.fsum, math.isclose)
@@ -152,6 +152,17 @@ def _compile_all(values: Any) -> Any:
         return True
 
     return all_of
+
+
+@overload(_total, strict=False)
+def _compile_total(values: Any, start: Any = 0) -> Any:
+    def total_of(values: Any, start: Any = 0) -> Any:
+        total = start
+        for value in values:
+            total += value
+        return total
+
+    return total_of
 
 
 def _also_for_sequences(function: Callable[..., Any], stand_in: Callable[..., Any]) -> None:
@@ -334,7 +345,14 @@ def _guarded_of_two(function: Callable[[float, float], float]) -> Callable[[floa
     return guarded
 
 
-_BUILTINS: dict[str, Any] = {"__number": _number, "__float": _float, "__abs": _abs, "__any": _any, "__all": _all}
+_BUILTINS: dict[str, Any] = {
+    "__number": _number,
+    "__float": _float,
+    "__abs": _abs,
+    "__any": _any,
+    "__all": _all,
+    "__sum": _total,
+}
 _NUMPY: dict[str, Any] = {
     **dict.fromkeys(("array", "asarray", "copy"), _array),
     **dict.fromkeys(("max", "amax"), _max),

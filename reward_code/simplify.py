@@ -1,18 +1,19 @@
 """Reward code in the part of Python that Numba knows: the same rewards, and nothing else.
 
-What does not bear on the reward is taken out of the syntax tree, the components above all; a dict of named parts or
-weights becomes plain variables; and some spellings are exchanged for others.
+What does not bear on the reward is taken out of the syntax tree, the components above all; the numbers in a dict of
+weights stand where they are read; and some spellings are exchanged for others.
 """
 
 import ast
-import copy
-from collections.abc import Iterator
+from collections import Counter
+
+from reward_code.syntax import bindings
 
 
 def simplified(tree: ast.Module) -> ast.Module:
     """`tree`, changed in place, with a ``compute_reward`` that returns the reward alone.
 
-    The builtins ``abs``, ``all``, ``any`` and ``float`` are called as ``__abs``, ``__all``, ``__any``, ``__float``.
+    The builtins ``abs``, ``all``, ``any``, ``float`` and ``sum`` are called as ``__abs``, ``__all`` and so on.
     """
     _Respelled(tree).visit(tree)
     for function in tree.body:
@@ -20,10 +21,6 @@ def simplified(tree: ast.Module) -> ast.Module:
             _RewardOnly().visit_body(function)
             while _drop_unread(function):
                 pass
-            for name, _ in list(_dicts(function.body)):
-                _scatter(function.body, name)
-    for name, _ in list(_dicts(tree.body)):
-        _scatter(tree.body, name)
     return ast.fix_missing_locations(tree)
 
 
@@ -40,7 +37,8 @@ def _np(name: str) -> ast.Attribute:
 class _Respelled(ast.NodeTransformer):
     def __init__(self, tree: ast.Module) -> None:
         own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-        self._renamed = {"abs", "all", "any", "float"} - own
+        self._renamed = {"abs", "all", "any", "float", "sum"} - own
+        self._weights = _weights(tree)
 
     def visit_AnnAssign(self, statement: ast.AnnAssign) -> ast.AST:
         self.generic_visit(statement)
@@ -75,11 +73,35 @@ class _Respelled(ast.NodeTransformer):
             return ast.Call(_np("dot"), [function.value, *call.args], [])
         return call
 
+    def visit_Subscript(self, subscript: ast.Subscript) -> ast.AST:
+        self.generic_visit(subscript)
+        if isinstance(subscript.value, ast.Name) and isinstance(subscript.slice, ast.Constant):
+            numbers = self._weights.get(subscript.value.id, {})
+            return numbers.get(subscript.slice.value, subscript)
+        return subscript
+
     def visit_keyword(self, keyword: ast.keyword) -> ast.AST:
         self.generic_visit(keyword)
         if keyword.arg == "dtype" and isinstance(keyword.value, ast.Name) and keyword.value.id in ("float", "int"):
             keyword.value = _np(f"{keyword.value.id}64")
         return keyword
+
+
+def _weights(tree: ast.Module) -> dict[str, dict[object, ast.expr]]:
+    """Return the numbers in each dict that stands beside the functions and whose name nothing else binds."""
+    bound = Counter(name for name, _ in bindings(tree))
+    weights: dict[str, dict[object, ast.expr]] = {}
+    for statement in tree.body:
+        target = statement.targets[0] if isinstance(statement, ast.Assign) else getattr(statement, "target", None)
+        table = getattr(statement, "value", None)
+        if isinstance(target, ast.Name) and isinstance(table, ast.Dict) and bound[target.id] == 1:
+            items = zip(table.keys, table.values, strict=True)
+            weights[target.id] = {
+                key.value: value
+                for key, value in items
+                if isinstance(key, ast.Constant) and isinstance(value, ast.Constant)
+            }
+    return weights
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -149,98 +171,3 @@ class _Drop(ast.NodeTransformer):
 
     def visit(self, node: ast.AST) -> ast.AST:
         return ast.Pass() if id(node) in self._statements else self.generic_visit(node)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Dicts with constant keys as variables
-
-
-class _NotPlain(Exception):
-    """The dict is used in a way that variables cannot stand for."""
-
-
-def _dicts(body: list[ast.stmt]) -> Iterator[tuple[str, ast.Dict]]:
-    """The names that a statement of `body` makes a dict with constant keys, and the dicts."""
-    for statement in body:
-        if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-            target, value = statement.targets[0], statement.value
-            if (
-                isinstance(target, ast.Name)
-                and isinstance(value, ast.Dict)
-                and all(isinstance(key, ast.Constant) for key in value.keys)
-            ):
-                yield target.id, value
-
-
-def _scatter(body: list[ast.stmt], name: str) -> None:
-    """Make variables of the dict `name`, if all that is done with it in `body` is to set and read single items."""
-    stored = [
-        node
-        for statement in body
-        for node in ast.walk(statement)
-        if isinstance(node, ast.Name) and node.id == name and not isinstance(node.ctx, ast.Load)
-    ]
-    parameters = [
-        node for statement in body for node in ast.walk(statement) if isinstance(node, ast.arg) and node.arg == name
-    ]
-    if len(stored) != 1 or parameters:
-        return
-    scatter = _Scatter(name)
-    new_body: list[ast.stmt] = []
-    try:
-        for statement in copy.deepcopy(body):
-            new_body.extend(scatter.statement(statement))
-    except _NotPlain:
-        return
-    body[:] = new_body
-
-
-class _Scatter(ast.NodeTransformer):
-    """Exchanges the items of one dict for variables, statement by statement in the order in which they run."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._variables: dict[object, str] = {}
-
-    def statement(self, statement: ast.stmt) -> list[ast.stmt]:
-        """What stands for one statement of the body in which the dict is made. Raises _NotPlain."""
-        target = statement.targets[0] if isinstance(statement, ast.Assign) and len(statement.targets) == 1 else None
-        if isinstance(statement, ast.Assign) and isinstance(target, ast.Name) and target.id == self._name:
-            assert isinstance(statement.value, ast.Dict)
-            assignments: list[ast.stmt] = []
-            for key, value in zip(statement.value.keys, statement.value.values, strict=True):
-                new = self.visit(value)
-                assignments.append(ast.Assign([ast.Name(self._variable(key, new=True), ast.Store())], new))
-            return assignments or [ast.Pass()]
-        if isinstance(statement, ast.Assign) and self._is_item(target):
-            assert isinstance(target, ast.Subscript)
-            value = self.visit(statement.value)
-            return [ast.Assign([ast.Name(self._variable(target.slice, new=True), ast.Store())], value)]
-        return [self.visit(statement)]
-
-    def visit_Subscript(self, subscript: ast.Subscript) -> ast.AST:
-        if self._is_item(subscript):
-            return ast.Name(self._variable(subscript.slice), subscript.ctx)
-        return self.generic_visit(subscript)
-
-    def visit_Call(self, call: ast.Call) -> ast.AST:
-        function = call.func
-        if isinstance(function, ast.Attribute) and function.attr == "values" and self._is_dict(function.value):
-            return ast.List([ast.Name(variable, ast.Load()) for variable in self._variables.values()], ast.Load())
-        return self.generic_visit(call)
-
-    def visit_Name(self, name: ast.Name) -> ast.AST:
-        if name.id == self._name:
-            raise _NotPlain
-        return name
-
-    def _is_dict(self, node: ast.AST) -> bool:
-        return isinstance(node, ast.Name) and node.id == self._name
-
-    def _is_item(self, node: ast.AST | None) -> bool:
-        return isinstance(node, ast.Subscript) and self._is_dict(node.value)
-
-    def _variable(self, key: ast.AST | None, new: bool = False) -> str:
-        if not isinstance(key, ast.Constant) or not (new or key.value in self._variables):
-            raise _NotPlain
-        return self._variables.setdefault(key.value, f"__{self._name}_{len(self._variables)}")

@@ -303,9 +303,11 @@ def test_components_leave_nothing_behind():
     assert [ast.unparse(node) for node in kept] == ["d = __abs(obs[0])", "return -d"]
 
 
-def test_a_dict_that_is_used_as_one_stays_one():
-    code = "def compute_reward(obs):\n    w = {'a': 1.0}\n    return sum([w[k] for k in w])"
-    assert "{'a': 1.0}" in ast.unparse(simplified(ast.parse(code)))
+def test_weights_stand_where_they_are_read_unless_a_function_has_its_own():
+    code = "W: dict = {'a': 2.5, 'b': 1.5}\ndef compute_reward(obs):\n    return W['a'] * obs[0] + sum(W.values())"
+    assert "2.5 * obs[0] + __sum(W.values())" in ast.unparse(simplified(ast.parse(code)))
+    own = code.replace("    return", "    W = {'a': obs[1]}\n    return")
+    assert "W['a'] * obs[0]" in ast.unparse(simplified(ast.parse(own)))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
