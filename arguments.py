@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from runs.flags import FlagParser, directory_name, flag, json_object, name, path, real, whole, wrapped
+from runs.resume_flags import resumed_flags
 
 if TYPE_CHECKING:
     from sac import SacConfig
@@ -195,7 +196,13 @@ class Arguments:
         0, "1: collect the next episodes while the agents learn; the policies that collect are one iteration old"
     )
 
-    log_dir: str = flag("logs", "the directory in which run directories are made", path, heading="output")
+    checkpoint_interval: int = flag(
+        50_000, "from one checkpoint to the next", whole(1), unit="env steps", heading="output"
+    )
+    resume: str | None = flag(
+        None, "the directory of a run that goes on from its last checkpoint; all flags are read from it", path
+    )
+    log_dir: str = flag("logs", "the directory in which run directories are made", path)
     exp_name: str | None = flag(None, "name of the run directory; none: setting, task, model and seed", directory_name)
 
     ignored_flags: tuple[str, ...] = ()  # the flags given that are accepted without effect, in the order given
@@ -270,6 +277,8 @@ def parse_args(argv: Sequence[str] | None, setting: Setting) -> Arguments:
         Arguments, f"lares_{setting}.py", DESCRIPTIONS[setting], _describe_presets(setting), HYPHENATED, IGNORED
     )
     words = parser.spell(sys.argv[1:] if argv is None else argv)
+    if directory := parser.values(words)["resume"]:
+        return Arguments(setting, **resumed_flags(parser, words, setting, directory))
     task = parser.values(words)["env_name"]
     presets = {f"--preset={name}": _preset(name, setting, task) for name in PRESETS}
     # A preset's flags stand where it stands, so that flags behind it override them.
@@ -279,6 +288,11 @@ def parse_args(argv: Sequence[str] | None, setting: Setting) -> Arguments:
         if wrong:
             parser.error(message)
     return args
+
+
+def ignored_remarks(args: Arguments) -> list[str]:
+    """Return the line that names the flags given without effect, if there are any."""
+    return [f"without effect: {', '.join(args.ignored_flags)}"] if args.ignored_flags else []
 
 
 def _preset(name: str, setting: Setting, task: str) -> list[str]:

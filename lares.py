@@ -10,48 +10,42 @@ The loop that takes these steps stands in `lares_from_scratch.py` and `lares_wit
 
 import concurrent.futures
 import dataclasses
+import functools
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
-from arguments import Arguments, Setting, default_name
-from errors import RunError, UsageError
+from arguments import Arguments, Setting, default_name, ignored_remarks
+from errors import RunError
 from population import Population
 from replay_buffer import EXPLORATION, ReplayBuffer
 from reward_code import RewardWorkers
 from roster import Roster
 from runs.champion import Candidate, Champions
 from runs.dry_run import describe
-from runs.forecast import forecast, refuse_what_cannot_fit
+from runs.forecast import forecast, on_this_machine, refuse_what_cannot_fit
 from runs.interruption import Interruption
 from runs.log import RunLog
-from runs.summary import protocol, sum_up
-from sac import new_agents
+from runs.resume import Checkpoints
+from runs.summary import agents_row, protocol, sum_up
 from search.builtin import ProgramSearch
-from search.connect import connect
-from search.feedback import AgentReport, report_on
+from search.connect import connect_by_flags
 from search.rounds import RewardSearch
 from task_specs import get_task
-from tasks.environment import record_probe
+from tasks.environment import record_probe, start_remarks
 from tasks.episode import Episode, Score
 from thompson import ThompsonSampler
 from workers.collectors import Collectors, PolicyShape
-from workers.machine import cores, without_keys
+from workers.machine import without_keys
 from workers.randomness import Use, seed_for
 from workers.simulator import Simulator
 
-
-def on_this_machine(args: Arguments) -> Arguments:
-    """Return the flags with what the machine decides filled in: the device, and the numbers of processes."""
-    there = torch.cuda.is_available()
-    if args.device == "cuda" and not there:
-        raise UsageError("--device cuda: PyTorch sees no GPU here; use --device auto or --device cpu")
-    device: Any = ("cuda" if there else "cpu") if args.device == "auto" else args.device
-    workers, learners = args.num_workers or cores(), args.num_learners or cores()
-    return dataclasses.replace(args, device=device, num_workers=workers, num_learners=learners)
+_COUNTERS = (
+    *("env_steps", "iteration", "round", "evaluations", "confirmations", "updates_due", "updates_left"),
+    *("last_search", "last_evaluation", "last_checkpoint"),
+)
 
 
 class LaRes:
@@ -70,6 +64,7 @@ class LaRes:
     def __init__(self, args: Arguments, interruption: Interruption, *, prompts: Setting, human_agent: bool) -> None:
         self.args = args = on_this_machine(args)
         self.interruption = interruption
+        self.seed = functools.partial(seed_for, args.seed)  # a seed of its own for each use of the run's seed
         torch.set_num_threads(1)  # learners and workers are processes, each of which computes on one thread
         with without_keys():
             self.task = task = get_task(args.env_name, args.task_file)
@@ -79,21 +74,11 @@ class LaRes:
         refuse_what_cannot_fit(args, task, args.pop_size + human_agent)
         human_reward = task.human_reward.source if human_agent and task.human_reward else None
         builtin = ProgramSearch(task, self.seed(Use.BUILTIN), human_reward)
-        model = connect(
-            args.model,
-            builtin=builtin,
-            task=task.name,
-            setting=args.setting,
-            temperature=args.temperature,
-            answer_tokens=args.max_answer_tokens,
-            options=args.llm_options,
-            max_calls=args.max_llm_calls,
-            max_tokens=args.max_llm_tokens,
-        )
-        self.log = RunLog(args.log_dir, args.exp_name or default_name(args), vars(args))
+        model = connect_by_flags(args, task.name, builtin)
+        self.log = RunLog(args.log_dir, args.exp_name or default_name(args), vars(args), args.resume)
         self.log.say(f"{args.setting} on {task.name} with {args.model}, seed {args.seed}, in {self.log.directory}")
-        if args.ignored_flags:
-            self.log.say(f"without effect: {', '.join(args.ignored_flags)}")
+        for remark in (*ignored_remarks(args), *start_remarks(task)):
+            self.log.say(remark)
 
         self.slots = list(range(args.pop_size))
         self.human = args.pop_size if human_agent else None
@@ -116,9 +101,8 @@ class LaRes:
         self.simulator = Simulator(self.collectors, args.seed, decisions, self.log.say)
         # Behind the agents' policies stands one that is never trained, for --explore_episode.
         self.untrained = len(self.agents)
-        stranger = new_agents(config, 1, torch.device("cpu"))
-        stranger.initialize(torch.Generator().manual_seed(self.seed(Use.UNTRAINED)))
-        self.collectors.set_policies(np.concatenate([self.population.policies(), stranger.actors.row(0)[None]]))
+        stranger = self.population.untrained_policy(self.seed(Use.UNTRAINED))
+        self.collectors.set_policies(np.concatenate([self.population.policies(), stranger[None]]))
         self.search = RewardSearch(
             task,
             model,
@@ -134,23 +118,28 @@ class LaRes:
             record=lambda row: self.log.append("llm.jsonl", row),
             stop=interruption.requested,
         )
-        self.thompson = ThompsonSampler(len(self.agents), args.windows_length)
-        self.arm_generator = np.random.default_rng(self.seed(Use.ARMS))
+        self.thompson = ThompsonSampler(len(self.agents), args.windows_length, self.seed(Use.ARMS))
         self.background = concurrent.futures.ThreadPoolExecutor(1)  # collects while the agents learn, with --overlap
         self.arriving: concurrent.futures.Future[list[tuple[int, Episode]]] | None = None
 
         self.scores: dict[int, Score] = {}  # of the last evaluation
         self.champions = Champions()
         self.status = "running"
+        self.round_given_up = False  # by an interruption
         self.env_steps = self.iteration = self.round = self.evaluations = self.confirmations = 0
-        self.updates_due = 0.0
-        self.last_search = self.last_evaluation = 0
-
-    def seed(self, use: Use, *indices: int) -> int:
-        """Return a seed of its own for each use of the run's seed."""
-        return seed_for(self.args.seed, use, *indices)
+        self.updates_due, self.updates_left = 0.0, 0  # the latter of an iteration that an interruption cut short
+        self.last_search = self.last_evaluation = self.last_checkpoint = 0
+        parts = ("population", "search", "roster", "simulator", "thompson", "champions")
+        self.checkpoints = Checkpoints(self.log, self.buffer, {name: getattr(self, name) for name in parts})
+        if args.resume:
+            self.restore()
 
     # --- when -------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the run begins, and does not go on from a checkpoint."""
+        return not self.roster.functions
 
     def goes_on(self) -> bool:
         """Return whether the run has neither reached its end nor been told to stop."""
@@ -162,11 +151,16 @@ class LaRes:
 
     def search_is_due(self) -> bool:
         """Return whether `LLM_freq` env steps have passed since the last search round."""
-        return self.env_steps - self.last_search >= self.args.LLM_freq
+        return not self.updates_left and self.env_steps - self.last_search >= self.args.LLM_freq
 
     def evaluation_is_due(self) -> bool:
         """Return whether `display_interval` env steps have passed since the last evaluation."""
-        return not self.interruption.signal and self.env_steps - self.last_evaluation >= self.args.display_interval
+        return not self.updates_left and self.env_steps - self.last_evaluation >= self.args.display_interval
+
+    def checkpoint_is_due(self) -> bool:
+        """Return whether `checkpoint_interval` env steps have passed since the last checkpoint, or SIGUSR1 came."""
+        passed = self.env_steps - self.last_checkpoint >= self.args.checkpoint_interval
+        return self.interruption.checkpoint_requested() or passed
 
     # --- the first population ---------------------------------------------------------------------------------------
 
@@ -185,7 +179,7 @@ class LaRes:
 
     def explore(self) -> None:
         """Collect uniform random actions, for all agents to learn from."""
-        if not self.roster.functions:
+        if self.is_new:  # the first population was given up
             return
         began = time.monotonic()
         episodes = self.simulator.explore(self.args.init_exploration_steps // self.args.action_repeat)
@@ -193,11 +187,14 @@ class LaRes:
         env_step = (time.monotonic() - began) / max(self.env_steps, 1)
         self.log.say(forecast(self.args, self.population, env_step))
         self.log.begin_progress(self.env_steps, self.args.total_timesteps)
+        self.save_checkpoint()
 
     # --- collecting and learning ------------------------------------------------------------------------------------
 
     def collect(self) -> None:
         """Run one episode of each Thompson-drawn policy, in parallel; with --overlap while the agents learn."""
+        if self.updates_left or self.interruption.signal:
+            return
         self.iteration += 1
         work = (self.choose_arms(), self.population.policies(), self.iteration)
         if self.args.overlap:
@@ -207,9 +204,12 @@ class LaRes:
 
     def learn(self) -> None:
         """Make the SAC updates that are due, of every agent on its own reward column."""
-        before, due = self.population.updates, int(self.updates_due)
-        lost = self.population.learn(self.args.batch_size, due, self.interruption.requested)
+        before, due = self.population.updates, self.updates_left or int(self.updates_due)
+        # With --overlap an update that is made later would draw from other rows.
+        stop = (lambda: False) if self.args.overlap else self.interruption.requested
+        lost = self.population.learn(self.args.batch_size, due, stop)
         self.updates_due -= self.population.updates - before
+        self.updates_left = due - (self.population.updates - before)
         self.roster.check_health(lost)
         if self.arriving:
             self.store(self.arriving.result())
@@ -225,11 +225,8 @@ class LaRes:
 
     def choose_arms(self) -> list[int]:
         """Return whose policies collect next: distinct agents out of pop_size Thompson draws, and the human agent."""
-        arms = [slot for slot in self.slots if self.roster.plays(slot)]
-        if arms and self.args.selection == "thompson":
-            arms = self.thompson.draw(arms, len(self.slots), self.arm_generator)
-        elif arms and self.args.selection == "uniform":
-            arms = sorted({arms[pick] for pick in self.arm_generator.integers(len(arms), size=len(self.slots))})
+        playing = [slot for slot in self.slots if self.roster.plays(slot)]
+        arms = self.thompson.choose(self.args.selection, playing, len(self.slots))
         if self.human is not None and self.roster.plays(self.human):
             arms = [*arms, self.human]
         return [*arms, self.untrained] if self.args.explore_episode else arms
@@ -259,11 +256,12 @@ class LaRes:
         """Rank, keep the elites, rewrite the other reward functions, relabel, rescale, inherit."""
         if self.last_evaluation < self.env_steps:
             self.evaluate()
+        self.save_checkpoint()  # from here an interrupted round is begun again; answers that came are in llm.jsonl
         self.round += 1
-        ranking = sorted(self.scores, key=lambda agent: self.fitness(self.scores[agent]), reverse=True)
+        ranking = sorted(self.scores, key=lambda agent: self.scores[agent].fitness(self.args.fitness), reverse=True)
         best, elites = ranking[0], ranking[: self.args.elite_num]
         open_slots = sorted(set(self.slots) - set(elites), key=self.roster.plays)  # first those that are out
-        reports = {agent: self.report(agent) for agent in elites}
+        reports = {agent: self.roster.report(agent, self.scores[agent]) for agent in {best, *elites}}
 
         newcomers: list[int] = []
         for function in self.search.improve(
@@ -276,26 +274,15 @@ class LaRes:
             slot = open_slots[len(newcomers)]
             if self.roster.replace(slot, function, best, self.round):
                 newcomers.append(slot)
+        if self.interruption.signal:
+            self.round_given_up = True
+            return
 
         human_inherits = self.args.inherit and self.human is not None and self.human not in elites
         self.roster.succeed(best, newcomers, bool(self.args.inherit), self.human if human_inherits else None)
         self.thompson.reset()
         self.last_search = self.env_steps
         self.log.population(self.search.functions)
-
-    def fitness(self, score: Score) -> tuple[float, ...]:
-        """Return what agents are ranked by, the first number before the second; of equals the lower index comes first.
-
-        Success rate, then how near to success the episodes came by the task's criterion; with --fitness return, as
-        published, then the environment's return, which on MetaWorld is the human-designed reward.
-        """
-        return score.success_rate, score.env_return if self.args.fitness == "return" else -score.distance
-
-    def report(self, agent: int) -> AgentReport:
-        """Return what the language model is told of an agent."""
-        source = self.roster.functions[agent].source if agent in self.roster.functions else None
-        order = self.roster.order_share(self.buffer.columns["rewards"][: self.buffer.size, agent])
-        return report_on(self.scores[agent], source, self.reward_workers, order)
 
     # --- evaluation and the end -------------------------------------------------------------------------------------
 
@@ -308,16 +295,29 @@ class LaRes:
         self.scores = self.simulator.evaluate(
             agents, policies, self.args.eval_episodes, Use.EVALUATION_START, self.evaluations
         )
-        best = max(self.scores, key=lambda agent: self.fitness(self.scores[agent]))
+        best = max(self.scores, key=lambda agent: self.scores[agent].fitness(self.args.fitness))
         function = self.roster.functions.get(best)
         candidate = Candidate(
-            best, function.id if function else None, self.round, self.env_steps, self.fitness(self.scores[best]),
+            best, function.id if function else None, self.round, self.env_steps, self.scores[best].fitness(self.args.fitness),
             self.scores[best].summary(), self.population.networks(best),
         )  # fmt: skip
         if self.champions.enter(candidate):
             self.log.write_networks(candidate.networks)
         self.roster.remember()
-        self.log.metrics(self.env_steps, self.metrics(best))
+        figures = {agent: score.summary() for agent, score in self.scores.items()}
+        for slot in figures.keys() & self.roster.functions.keys():
+            self.roster.functions[slot].scores[str(self.round)] = figures[slot]
+        rows = agents_row(figures, self.thompson.rates(), self.population.losses())
+        row = {
+            "round": self.round,
+            "best": {"agent": best, **rows[best]},
+            "agents": rows,
+            "out": self.roster.out,
+            "dropped_episodes": self.simulator.dropped,
+            "llm": self.search.cost(self.args.price_in, self.args.price_out),
+            "protocol": protocol(self.args, self.args.eval_episodes),
+        }
+        self.log.metrics(self.env_steps, row)
         if self.champions.best is candidate and 0 < self.args.stop_success <= candidate.success_rate:
             self.confirm(1)
             if candidate.success_rate >= self.args.stop_success:
@@ -330,35 +330,13 @@ class LaRes:
         scores = self.simulator.evaluate(
             range(len(policies)), policies, self.args.final_episodes, Use.CONFIRMATION_START, self.confirmations
         )
-        self.champions.confirm({place: (self.fitness(score), score.summary()) for place, score in scores.items()})
+        by = self.args.fitness
+        self.champions.confirm({place: (score.fitness(by), score.summary()) for place, score in scores.items()})
         self.log.write_networks(self.champions.candidates[0].networks)
-
-    def metrics(self, best: int) -> dict[str, Any]:
-        """Return a row of metrics.jsonl, and begin the means of the losses anew."""
-        losses = self.population.losses()
-        agents = {
-            agent: {
-                **score.summary(),
-                "thompson": self.thompson.rates()[agent],
-                **{name: values[agent] for name, values in losses.items()},
-            }
-            for agent, score in self.scores.items()
-        }
-        for slot, function in self.roster.functions.items():
-            if slot in self.scores:
-                function.scores[str(self.round)] = self.scores[slot].summary()
-        return {
-            "round": self.round,
-            "best": {"agent": best, **agents[best]},
-            "agents": agents,
-            "out": self.roster.out,
-            "dropped_episodes": self.simulator.dropped,
-            "llm": self.search.cost(self.args.price_in, self.args.price_out),
-            "protocol": protocol(self.args, self.args.eval_episodes),
-        }
 
     def finish(self) -> None:
         """Choose the policy to hand out, evaluate it in fresh episodes on which nothing was chosen, and sum up."""
+        self.save_checkpoint()
         final = None
         if self.status != "interrupted":
             if self.last_evaluation < self.env_steps:
@@ -375,6 +353,36 @@ class LaRes:
             },
         }
         sum_up(self.args, self.log, self.status, self.env_steps, self.champions.best, final, costs)
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    def save_checkpoint(self) -> None:
+        """Write all that going on needs. A search round that was given up is left out: it is begun again."""
+        if self.is_new or self.round_given_up:
+            return
+        self.last_checkpoint = self.env_steps
+        now = self.last_evaluation == self.env_steps  # only a search round at this very step needs the scores
+        self.checkpoints.save(
+            {
+                **{name: getattr(self, name) for name in _COUNTERS},
+                "slots": {slot: function.id for slot, function in self.roster.functions.items()},
+                "scores": {agent: dataclasses.asdict(score) for agent, score in self.scores.items() if now},
+            }
+        )
+
+    def restore(self) -> None:
+        """Go on from the last whole checkpoint, or from the beginning if there is none."""
+        state, paid_for = self.checkpoints.restore()
+        self.search.model.paid_for = [row for row in paid_for if not row["stopped"]]
+        if state is None:
+            return
+        vars(self).update({name: state[name] for name in _COUNTERS})
+        self.roster.functions = {int(slot): self.search.functions[number] for slot, number in state["slots"].items()}
+        self.scores = {int(agent): Score.from_state(score) for agent, score in state["scores"].items()}
+        if self.champions.best:
+            self.log.write_networks(self.champions.best.networks)
+        self.log.say(f"going on from the checkpoint at {self.env_steps:,} env steps")
+        self.log.begin_progress(self.env_steps, self.args.total_timesteps)
 
     def __enter__(self) -> "LaRes":
         return self

@@ -20,8 +20,9 @@ def main() -> int:
     from runs.exit_status import exit_status
 
     with exit_status() as status, LaRes(args, status.interruption, prompts="with_init", human_agent=True) as run:
-        run.first_population()  # the model writes pop_size reward functions
-        run.explore()  # random actions, for all agents to learn from
+        if run.is_new:  # and does not go on from a checkpoint
+            run.first_population()  # the model writes pop_size reward functions
+            run.explore()  # random actions, for all agents to learn from
         while run.goes_on():
             if run.search_is_due():
                 run.search_round()  # rank, keep elites, rewrite the rest, relabel, rescale, inherit
@@ -29,6 +30,8 @@ def main() -> int:
             run.learn()  # SAC, every agent on its own reward column
             if run.evaluation_is_due():
                 run.evaluate()
+            if run.checkpoint_is_due():
+                run.save_checkpoint()
         run.finish()  # confirm the best policies on fresh episodes, and hand one out
     return status.code
 

@@ -176,6 +176,12 @@ class Population:
         """Return the actors' parameters, float32 (K, P), each laid out as by `models.BatchedMLP.row`."""
         return torch.stack([group.actors.row(k) for group, k in map(self._place, range(self.count))]).cpu().numpy()
 
+    def untrained_policy(self, seed: int) -> np.ndarray:
+        """Return the parameters (P,) of an actor that has learned nothing, laid out as by :meth:`policies`."""
+        stranger = new_agents(self.config, 1, torch.device("cpu"))
+        stranger.initialize(torch.Generator().manual_seed(seed))
+        return stranger.actors.row(0).numpy()
+
     def networks(self, agent: int) -> dict[str, dict[str, Tensor]]:
         """Return an agent's networks as plain state dicts under the names of their files."""
         group, k = self._place(agent)

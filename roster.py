@@ -15,7 +15,9 @@ from replay_buffer import ReplayBuffer
 from reward_code import Failure, RewardWorkers
 from runs.log import RunLog
 from search.choice import order_share
+from search.feedback import AgentReport, report_on
 from search.reward_function import RewardFunction
+from tasks.episode import Score
 
 
 class Roster:
@@ -121,6 +123,12 @@ class Roster:
         self.functions[slot] = function
         self._log.write_text(f"Iter_{round}_Reward_Code_{slot}.py", function.source)
         self._log.write_text(f"Iter_{round}_Response_{slot}.txt", function.response)
+
+    def report(self, agent: int, score: Score) -> AgentReport:
+        """Return what the language model is told of an agent that was evaluated."""
+        source = self.functions[agent].source if agent in self.functions else None
+        order = self.order_share(self._buffer.columns["rewards"][: self._buffer.size, agent])
+        return report_on(score, source, self._workers, order)
 
     def order_share(self, rewards: np.ndarray) -> float | None:
         """Return `search.choice.order_share` of rewards (size,) over the stored episodes."""

@@ -17,16 +17,26 @@ class ThompsonSampler:
     Args:
         arms: number of arms.
         window: how many outcomes an arm remembers.
+        seed: of the draws.
     """
 
-    def __init__(self, arms: int, window: int) -> None:
+    def __init__(self, arms: int, window: int, seed: int) -> None:
+        self.generator = np.random.default_rng(seed)
         self.outcomes: list[deque[bool]] = [deque(maxlen=window) for _ in range(arms)]
 
-    def draw(self, alive: Sequence[int], count: int, generator: np.random.Generator) -> list[int]:
-        """The distinct winners, in order, of `count` draws among the arms `alive`."""
+    def choose(self, selection: str, arms: Sequence[int], count: int) -> list[int]:
+        """Return distinct ones of `arms`: the winners of `count` draws ("thompson"), `count` at random, or all."""
+        if selection == "all" or not arms:
+            return list(arms)
+        if selection == "uniform":
+            return sorted({arms[pick] for pick in self.generator.integers(len(arms), size=count)})
+        return self.draw(arms, count)
+
+    def draw(self, alive: Sequence[int], count: int) -> list[int]:
+        """Return the distinct winners, in order, of `count` draws among the arms `alive`."""
         successes = np.array([sum(self.outcomes[arm]) for arm in alive])
         trials = np.array([len(self.outcomes[arm]) for arm in alive])
-        samples = generator.beta(1 + successes, 1 + trials - successes, size=(count, len(alive)))
+        samples = self.generator.beta(1 + successes, 1 + trials - successes, size=(count, len(alive)))
         return sorted({alive[winner] for winner in samples.argmax(axis=1)})
 
     def update(self, arm: int, success: bool) -> None:
@@ -43,11 +53,13 @@ class ThompsonSampler:
         return [(1 + sum(outcomes)) / (2 + len(outcomes)) for outcomes in self.outcomes]
 
     def state_dict(self) -> dict[str, Any]:
-        """The outcomes in the windows."""
-        return {"outcomes": [list(outcomes) for outcomes in self.outcomes]}
+        """Return the outcomes in the windows, and the random state."""
+        state = self.generator.bit_generator.state
+        return {"outcomes": [list(outcomes) for outcomes in self.outcomes], "generator": state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what :meth:`state_dict` returned."""
         for outcomes, saved in zip(self.outcomes, state["outcomes"], strict=True):
             outcomes.clear()
             outcomes.extend(saved)
+        self.generator.bit_generator.state = state["generator"]

@@ -240,8 +240,8 @@ def drawing() -> Sides:
 
 def drawn_arms() -> list[list[int]]:
     """The arms of some iterations, as Thompson sampling draws them while it knows nothing."""
-    sampler, generator = ThompsonSampler(AGENTS, 1000), np.random.default_rng(0)
-    return [sampler.draw(range(AGENTS), AGENTS, generator) for _ in range(8)]
+    sampler = ThompsonSampler(AGENTS, 1000, seed=0)
+    return [sampler.draw(range(AGENTS), AGENTS) for _ in range(8)]
 
 
 # --- rewards ----------------------------------------------------------------------------------------------------------

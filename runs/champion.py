@@ -4,7 +4,7 @@ The best of many noisy evaluations flatters: its figure is high partly by luck. 
 on which none of them was picked.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +87,14 @@ class Champions:
         for place, (fitness, figures) in found.items():
             self.candidates[place].fitness, self.candidates[place].confirmed = fitness, figures
         self._sort()
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """Return the candidates as plain data, in order."""
+        return [dict(vars(candidate)) for candidate in self.candidates]
+
+    def load_state_dict(self, state: Sequence[Mapping[str, Any]]) -> None:
+        """Take over what :meth:`state_dict` returned."""
+        self.candidates = [Candidate(**{**row, "fitness": tuple(row["fitness"])}) for row in state]
 
     def _sort(self) -> None:
         self.candidates.sort(key=lambda candidate: candidate.fitness, reverse=True)

@@ -50,11 +50,10 @@ class CheckpointStore:
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
-    def save(self, number: int, state: Any, rows: Mapping[str, RowStream], added: int) -> None:
+    def save(self, state: Any, rows: Mapping[str, RowStream], added: int) -> None:
         """Write a checkpoint; older ones than the last two go.
 
         Args:
-            number: its number; higher ones are newer.
             state: nested dicts and lists of numbers, strings, None, and NumPy arrays or tensors.
             rows: the streams of the replay buffer by name.
             added: how many rows were ever added to the buffer; the newest ones that fit its capacity are stored.
@@ -63,6 +62,7 @@ class CheckpointStore:
             OSError: the disk is full, or cannot be written. The checkpoints that were there are intact.
         """
         self._directory.mkdir(exist_ok=True)
+        number = next(iter(self._numbers()), 0) + 1
         before = self._newest_manifest()
         arrays: list[np.ndarray] = []
         tree = _without_arrays(state, arrays)
@@ -121,6 +121,9 @@ class CheckpointStore:
             for name, stream in rows(state).items():
                 for part in manifest["segments"][name]:
                     self._read_segment(name, part, stream, manifest["added"])
+            for newer in self._numbers():  # damaged ones, on which the next checkpoint must not build
+                if newer > number:
+                    (self._directory / f"{newer}.json").unlink()
             return state
         return None
 
@@ -229,11 +232,9 @@ def _write_whole(path: Path, parts: Iterable[np.ndarray | bytes]) -> str:
 
 def _without_arrays(value: Any, arrays: list[np.ndarray]) -> Any:
     """Return `value` fit for JSON; its arrays and tensors are appended to `arrays`."""
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()
-    if isinstance(value, np.ndarray):
-        arrays.append(np.asarray(value, order="C"))
-        return {_ARRAY: len(arrays) - 1}
+    if isinstance(value, np.ndarray | torch.Tensor):
+        arrays.append(np.asarray(value.cpu() if isinstance(value, torch.Tensor) else value, order="C"))
+        return {_ARRAY: len(arrays) - 1, "tensor": isinstance(value, torch.Tensor)}
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Mapping):
@@ -244,9 +245,10 @@ def _without_arrays(value: Any, arrays: list[np.ndarray]) -> Any:
 
 
 def _with_arrays(value: Any, arrays: Sequence[np.ndarray]) -> Any:
-    """Return what :func:`_without_arrays` was given, but lists for tuples, strings for keys, arrays for tensors."""
+    """Return what :func:`_without_arrays` was given, but lists for tuples, and strings for keys."""
     if isinstance(value, dict):
         if _ARRAY in value:
-            return arrays[value[_ARRAY]]
+            array = arrays[value[_ARRAY]]
+            return torch.from_numpy(array) if value["tensor"] else array
         return {key: _with_arrays(part, arrays) for key, part in value.items()}
     return [_with_arrays(part, arrays) for part in value] if isinstance(value, list) else value

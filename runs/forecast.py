@@ -1,7 +1,9 @@
 """What a run will cost, said before it is spent: time at the speed measured on this machine, memory, requests."""
 
+import dataclasses
 import statistics
 import time
+from typing import Any
 
 import torch
 
@@ -12,7 +14,7 @@ from replay_buffer import ReplayBuffer
 from runs.log import duration
 from sac import SacConfig, agent_sizes
 from task_specs import Task
-from workers.machine import memory
+from workers.machine import cores, memory
 
 _TRIES, _UPDATES = 3, 8
 
@@ -43,6 +45,16 @@ def forecast(args: Arguments, population: Population, env_step: float) -> str:
         f"{memory_needed(args, buffer.bytes_per_row, population.config, population.count) / 1e9:.1f} GB of memory; "
         f"at most {requests} requests to {args.model}"
     )
+
+
+def on_this_machine(args: Arguments) -> Arguments:
+    """Return the flags with what the machine decides filled in: the device, and the numbers of processes."""
+    there = torch.cuda.is_available()
+    if args.device == "cuda" and not there:
+        raise UsageError("--device cuda: PyTorch sees no GPU here; use --device auto or --device cpu")
+    device: Any = ("cuda" if there else "cpu") if args.device == "auto" else args.device
+    workers, learners = args.num_workers or cores(), args.num_learners or cores()
+    return dataclasses.replace(args, device=device, num_workers=workers, num_learners=learners)
 
 
 def memory_needed(args: Arguments, bytes_per_row: int, config: SacConfig, agents: int) -> float:

@@ -1,5 +1,7 @@
 """What a run leaves behind: its directory, its metrics and its lines on the terminal."""
 
+import fcntl
+import functools
 import importlib.metadata
 import io
 import json
@@ -16,12 +18,13 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 
-from errors import plain
+from errors import UsageError, plain
 from runs import weights_and_biases
 from workers.machine import without_keys
 from workers.packages import PACKAGES
 
 _SECONDS_BETWEEN_LINES = 10.0
+_ROWS = ("metrics.jsonl", "llm.jsonl", "run.log")  # files to which rows are added
 
 
 class RunLog:
@@ -33,23 +36,35 @@ class RunLog:
         parent: the directory of all runs.
         name: the run's name; a number is put behind it when the name is taken.
         config: the flags, for ``config.json`` and Weights & Biases.
+        resume: the directory of a run that goes on, in place of a new one.
+
+    Raises:
+        UsageError: another process writes into that directory.
     """
 
-    def __init__(self, parent: str | Path, name: str, config: Mapping[str, Any]) -> None:
-        self.directory = _new_directory(Path(parent), name)
+    def __init__(self, parent: str | Path, name: str, config: Mapping[str, Any], resume: str | None = None) -> None:
+        self.directory = Path(resume) if resume else _new_directory(Path(parent), name)
+        self._lock = lock(self.directory)
         self._began = time.monotonic()
         self._last_line = -math.inf
         self._open_line = False
         self._learning_from = 0, 0.0
         self._total = 0
-        self.write_json("config.json", {"flags": dict(config), **_host()})
-        # TensorBoard's writer is slow to import, and only a run that has begun needs it.
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._board = SummaryWriter(str(self.directory / "tensorboard"))
+        self._purge_step: int | None = None
+        if resume:
+            self._compare_versions()
+        else:
+            self.write_json("config.json", {"flags": dict(config), **_host()})
         self._wandb, note = weights_and_biases.begin(self.directory, config)
         if note:
             self.say(note)
+
+    @functools.cached_property
+    def _board(self) -> Any:
+        # TensorBoard's writer is slow to import, and only a run that has begun needs it.
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.directory / "tensorboard"), purge_step=self._purge_step)
 
     @property
     def wall_time(self) -> float:
@@ -102,6 +117,36 @@ class RunLog:
         rows = [{name: value for name, value in vars(program).items() if name not in told} for program in programs]
         self.write_json("population.json", rows)
 
+    # --- going on ---------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how far the files have got to which rows are added, and the time that has passed."""
+        sizes = {name: path.stat().st_size for name in _ROWS if (path := self.directory / name).exists()}
+        return {"sizes": sizes, "wall_time": self.wall_time}
+
+    def load_state_dict(self, state: Mapping[str, Any], env_steps: int) -> list[dict[str, Any]]:
+        """Cut off all that was written after a checkpoint; return the rows of llm.jsonl among it."""
+        self._began = time.monotonic() - state["wall_time"]
+        self._purge_step = env_steps + 1
+        cut: list[dict[str, Any]] = []
+        for name in _ROWS:
+            path, size = self.directory / name, state["sizes"].get(name, 0)
+            if path.exists():
+                with path.open("r+b") as file:
+                    file.seek(size)
+                    rest = file.read()
+                    file.truncate(size)
+                if name == "llm.jsonl":
+                    cut = [json.loads(line) for line in rest.splitlines() if line.endswith(b"}")]
+        return cut
+
+    def _compare_versions(self) -> None:
+        before = json.loads((self.directory / "config.json").read_text(encoding="utf-8"))["versions"]
+        now = _host()["versions"]
+        changed = [f"{name} {before.get(name)} then, {now[name]} now" for name in now if now[name] != before.get(name)]
+        if changed:
+            self.say(f"warning: other versions than before, so the numbers may differ: {'; '.join(changed)}")
+
     # --- metrics ----------------------------------------------------------------------------------------------------
 
     def metrics(self, env_steps: int, row: Mapping[str, Any]) -> None:
@@ -140,12 +185,11 @@ class RunLog:
             cost: of the language model: tokens_in, tokens_out, cost, and rounds, with the tokens of each.
         """
         first, began = self._learning_from
-        speed = (env_steps - first) / max(self.wall_time - began, 1e-9)
-        left = max(self._total - env_steps, 0) / max(speed, 1e-9)
-        text = (
-            f"{env_steps:,} of {self._total:,} env steps, {speed:.0f} a second, "
-            f"best success {'not known yet' if success_rate is None else f'{success_rate:.0%}'}, {duration(left)} left"
-        )
+        success = "not known yet" if success_rate is None else f"{success_rate:.0%}"
+        text = f"{env_steps:,} of {self._total:,} env steps, best success {success}"
+        if env_steps > first:
+            speed = (env_steps - first) / (self.wall_time - began)
+            text += f", {speed:.0f} a second, {duration(max(self._total - env_steps, 0) / speed)} left"
         if cost["tokens_in"]:
             last = cost["rounds"][-1]
             text += f", {cost['tokens_in']:,} tokens in, {cost['tokens_out']:,} out"
@@ -165,6 +209,7 @@ class RunLog:
         if self._open_line:
             sys.stdout.write("\n")
         self._board.close()
+        self._lock.close()
         if self._wandb is not None:
             self._wandb.finish()
 
@@ -189,6 +234,25 @@ def _new_directory(parent: Path, name: str) -> Path:
             number += 1
         else:
             return directory
+
+
+def lock(directory: Path) -> TextIO:
+    """Return an open file whose lock keeps other processes out of a run's directory until it is closed.
+
+    The kernel gives it back when the process ends, however it ends. Raises UsageError when another process holds it.
+    """
+    file = (directory / ".lock").open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        raise UsageError(
+            f"{directory} is in use by process {file.read().strip() or 'unknown'}; wait until it has ended, or stop it"
+        ) from None
+    file.truncate(0)
+    file.write(f"{os.getpid()} on {platform.node()}")
+    file.flush()
+    return file
 
 
 def _append(path: Path, line: str) -> None:

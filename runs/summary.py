@@ -1,6 +1,10 @@
 """What a run came to: the last lines on the terminal, and summary.json."""
 
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from arguments import Arguments
 from runs.champion import Candidate
@@ -16,6 +20,16 @@ def protocol(args: Arguments, episodes: int) -> dict[str, Any]:
         "action_repeat": args.action_repeat,
         "goal_visible": not args.hide_goal,
         "fitness": args.fitness,
+    }
+
+
+def agents_row(
+    figures: Mapping[int, Mapping[str, float]], rates: Sequence[float], losses: Mapping[str, np.ndarray]
+) -> dict[int, dict[str, float]]:
+    """Return what metrics.jsonl has of each agent that was evaluated: figures, Thompson's mean, losses."""
+    return {
+        agent: {**found, "thompson": rates[agent], **{name: values[agent] for name, values in losses.items()}}
+        for agent, found in figures.items()
     }
 
 
@@ -48,10 +62,10 @@ def sum_up(
             f"final success rate {final.success_rate:.2f} (95% interval {low:.2f} to {high:.2f}) over "
             f"{len(final.episodes)} fresh episodes; {env_steps:,} env steps in {duration(log.wall_time)}"
         )
-    elif best is not None:
-        log.say(f"stopped after {env_steps:,} env steps; the best policy so far is in {log.directory}")
     else:
-        log.say(f"stopped after {env_steps:,} env steps, before the first evaluation")
+        kept = f"the best policy so far is in {log.directory}" if best else "no policy is evaluated yet"
+        log.say(f"stopped after {env_steps:,} env steps; {kept}")
+        log.say(f"to go on: python lares_{args.setting}.py --resume {shlex.quote(str(log.directory))}")
     chosen = best.summary() if best else {}
     summary |= {**chosen, "env_steps": env_steps, "wall_time": round(log.wall_time, 3), **costs}
     log.write_json("summary.json", summary)

@@ -4,6 +4,7 @@ import os
 import threading
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -25,9 +26,19 @@ def begin(directory: Path, config: Mapping[str, Any]) -> tuple[Any, str]:
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb  # seconds to import, and few runs want it
 
+    identity = directory / ".wandb_id"  # by which a run that goes on is the same one
+    if not identity.exists():
+        identity.write_text(uuid.uuid4().hex[:8])
     settings = wandb.Settings(console="off", disable_git=True, init_timeout=_SECONDS, finish_timeout=_SECONDS)
     init = partial(
-        wandb.init, project="LaRes", name=directory.name, dir=str(directory), config=dict(config), settings=settings
+        wandb.init,
+        project="LaRes",
+        id=identity.read_text(),
+        resume="allow",
+        name=directory.name,
+        dir=str(directory),
+        config=dict(config),
+        settings=settings,
     )
     later = f"`wandb sync {directory}/wandb/offline-run-*` sends it later"
     if mode == "offline":

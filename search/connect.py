@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from arguments import Arguments
 from errors import UsageError
 from search.offline import ManualModel, ReplayModel
 from search.protocol import LanguageModel
@@ -46,4 +47,19 @@ def connect(
         options=options,
         max_calls=max_calls,
         max_tokens=max_tokens,
+    )
+
+
+def connect_by_flags(args: Arguments, task: str, builtin: LanguageModel) -> LanguageModel:
+    """Return the model that the flags ask for, for the task of that name."""
+    return connect(
+        args.model,
+        builtin=builtin,
+        task=task,
+        setting=args.setting,
+        temperature=args.temperature,
+        answer_tokens=args.max_answer_tokens,
+        options=args.llm_options,
+        max_calls=args.max_llm_calls,
+        max_tokens=args.max_llm_tokens,
     )

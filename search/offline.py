@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import UsageError, plain_line
-from search.protocol import BudgetSpent, LanguageModel, Reply, Request, ServiceAway, Usage, text_of
+from search.protocol import LanguageModel, Reply, Request, ServiceAway, Usage, recorded_reply
 
 POLL_INTERVAL = 0.25  # seconds between two looks at what is waited for
 
@@ -60,11 +60,7 @@ class ReplayModel(LanguageModel):
             raise ServiceAway(f"the recording {self.name[7:]} has no more answers for search round {request.round}")
         row = rows[given]
         self._given[request.round] = given + 1
-        if row.get("error"):
-            kind = BudgetSpent if row["error"]["kind"] == "BudgetSpent" else ServiceAway
-            raise kind(row["error"]["message"])
-        texts = [text_of(text) for text in row["texts"]]
-        return Reply(texts, *(row.get(name, []) for name in ("parents", "cut_off", "notes", "refused")))
+        return recorded_reply(row)
 
     def state_dict(self) -> dict[str, Any]:
         """Return how many replies of each round were given."""
@@ -121,6 +117,8 @@ class ManualModel(LanguageModel):
     Args:
         directory: where the files lie; made if it is not there.
     """
+
+    costs = True
 
     def __init__(self, directory: str) -> None:
         if not directory:

@@ -98,6 +98,7 @@ class LanguageModel(Protocol):
 
     name: str
     usage: Usage
+    costs: bool = False  # money or somebody's time, so that no answer is to be asked for twice
 
     def ask(self, request: Request) -> Reply:
         """Texts for the request; ServiceAway or BudgetSpent when there is none and will be none in this round."""
@@ -130,13 +131,23 @@ class Recorded(LanguageModel):
         self.name = model.name
         self.usage = model.usage
         self.requests = 0
+        self.paid_for: list[dict[str, Any]] = []
 
     def ask(self, request: Request) -> Reply:
-        """What the model answers or raises, after it is written down."""
+        """What the model answers or raises, after it is written down.
+
+        A request that was answered before the run was killed, a row of `paid_for`, is not sent again.
+        """
         started, before = time.monotonic(), replace(self.usage)
         reply, error = Reply([]), None
         try:
-            reply = self.model.ask(request)
+            row = self.paid_for.pop(0) if self.paid_for else {}
+            if self.model.costs and (row.get("messages"), row.get("count")) == (request.messages, request.count):
+                self.usage.add(row["calls"], row["tokens_in"], row["tokens_out"])
+                reply = recorded_reply(row)
+            else:
+                self.paid_for.clear()
+                reply = self.model.ask(request)
             return reply
         except (ServiceAway, BudgetSpent) as caught:
             error = {"kind": type(caught).__name__, "message": str(caught)}
@@ -158,6 +169,7 @@ class Recorded(LanguageModel):
                     "refused": reply.refused,
                     "notes": reply.notes,
                     "error": error,
+                    "stopped": error is not None and request.stop(),
                     "calls": spent.calls,
                     "tokens_in": spent.tokens_in,
                     "tokens_out": spent.tokens_out,
@@ -178,6 +190,15 @@ class Recorded(LanguageModel):
         self.usage.add(**state["usage"])
         self.requests = state["requests"]
         self.model.load_state_dict(state["model"])
+
+
+def recorded_reply(row: Mapping[str, Any]) -> Reply:
+    """Return the reply of a recorded exchange, or raise the error that came instead."""
+    if row.get("error"):
+        kind = BudgetSpent if row["error"]["kind"] == "BudgetSpent" else ServiceAway
+        raise kind(row["error"]["message"])
+    texts = [text_of(text) for text in row["texts"]]
+    return Reply(texts, *(row.get(name, []) for name in ("parents", "cut_off", "notes", "refused")))
 
 
 def text_of(content: Any) -> str:

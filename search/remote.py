@@ -54,6 +54,8 @@ class RemoteModel(LanguageModel):
         UsageError: the key is missing or cannot be one, or the address is not one.
     """
 
+    costs = True
+
     def __init__(
         self,
         name: str,

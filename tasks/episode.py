@@ -1,7 +1,8 @@
 """What happened in an episode, and how a policy did in several."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -102,6 +103,19 @@ class Score:
     def distance(self) -> float:
         """How far from success the policy is: the average of its nearest and its final distance."""
         return (self.nearest_distance + self.final_distance) / 2
+
+    def fitness(self, by: str) -> tuple[float, float]:
+        """Return what policies are ranked by, the first number before the second.
+
+        They are the success rate and then, by "success", how near to success the episodes came; by "return", as
+        published, the environment's return, which on MetaWorld is the human-designed reward.
+        """
+        return self.success_rate, self.env_return if by == "return" else -self.distance
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "Score":
+        """Return the score of which `state` is what `dataclasses.asdict` made."""
+        return cls([Episode(**episode) for episode in state["episodes"]], state["rule"])
 
     def interval(self) -> tuple[float, float]:
         """Return the 95% interval of the success rate (Wilson, "Probable inference, the law of succession", 1927)."""

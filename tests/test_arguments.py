@@ -173,7 +173,14 @@ def test_every_unit_is_known():
     for name, (_, flag) in flags_of(Arguments).items():
         if flag.unit:
             counted.setdefault(flag.unit, set()).add(name)
-    env_steps = {"episode_length", "action_repeat", "total_timesteps", "init_exploration_steps", "display_interval"}
+    env_steps = {
+        "episode_length",
+        "action_repeat",
+        "total_timesteps",
+        "init_exploration_steps",
+        "checkpoint_interval",
+        "display_interval",
+    }
     assert counted == {
         "env steps": {*env_steps, "LLM_freq"},
         "per decision": {"gamma", "update_cycles"},

@@ -1,6 +1,6 @@
 """Episodes on demand: each with random streams of its own, and without those that the simulator spoiled."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -92,6 +92,14 @@ class Simulator:
         if agents and not scores:
             raise RunError("the simulator spoiled every episode of an evaluation; run.log has the reasons")
         return scores
+
+    def state_dict(self) -> dict[str, int]:
+        """Return how many episodes were dropped, in all and in a row."""
+        return {"dropped": self.dropped, "in_a_row": self._dropped_in_a_row}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on counting."""
+        self.dropped, self._dropped_in_a_row = state["dropped"], state["in_a_row"]
 
     def _is_sound(self, episode: Episode) -> bool:
         finite = all(np.isfinite(column).all() for column in episode.transitions.values())

@@ -1,0 +1,73 @@
+"""What a run has to keep so that it can go on as if nothing had happened."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from replay_buffer import ReplayBuffer
+from runs.checkpoint import CheckpointStore, RowStream
+from runs.log import RunLog
+
+
+class Part(Protocol):
+    """A part of a run with a state of its own."""
+
+    def state_dict(self) -> Any:
+        """Return all that going on needs, as nested dicts and lists of plain values, arrays and tensors."""
+
+    def load_state_dict(self, state: Any) -> None:
+        """Go on from what :meth:`state_dict` returned."""
+
+
+class Checkpoints:
+    """Saves and restores a run.
+
+    Args:
+        log: the run's directory, which holds the checkpoints.
+        buffer: whose rows are written once, as they come.
+        parts: the other parts of the run by name.
+    """
+
+    def __init__(self, log: RunLog, buffer: ReplayBuffer, parts: Mapping[str, Part]) -> None:
+        self._store = CheckpointStore(log.directory / "checkpoint", log.say)
+        self._log = log
+        self._buffer = buffer
+        self._parts = dict(parts)
+
+    def save(self, loop: Mapping[str, Any]) -> None:
+        """Write a checkpoint; `loop` is the state of the loop itself, and has the id of each slot's function."""
+        state = {
+            "loop": loop,
+            "log": self._log.state_dict(),
+            "buffer": {**self._buffer.state_dict(), "rows": {}},
+            "parts": {name: part.state_dict() for name, part in self._parts.items()},
+        }
+        self._store.save(state, self._rows(state), self._buffer.added)
+
+    def restore(self) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+        """Go on from the newest whole checkpoint.
+
+        Returns:
+            The state of the loop, None if there is no checkpoint and the run begins again; and the exchanges with the
+            model that came after the checkpoint.
+        """
+        state = self._store.load(self._rows)
+        if state is None:
+            paid_for = self._log.load_state_dict({"sizes": {}, "wall_time": 0.0}, 0)
+            self._log.say("there is no whole checkpoint; the run begins again, with the model's answers that it has")
+            return None, paid_for
+        paid_for = self._log.load_state_dict(state["log"], state["loop"]["env_steps"])
+        self._buffer.load_state_dict(state["buffer"])
+        for name, part in self._parts.items():
+            part.load_state_dict(state["parts"][name])
+        return state["loop"], paid_for
+
+    def _rows(self, state: Mapping[str, Any]) -> dict[str, RowStream]:
+        """Return the buffer's columns as they are stored; a reward column's version is its function's id."""
+        columns = self._buffer.columns
+        fixed = [column for name, column in sorted(columns.items()) if name != "rewards"]
+        functions = {int(slot): function for slot, function in state["loop"]["slots"].items()}
+        rewards = {
+            f"rewards{agent}": RowStream(functions.get(agent, 0), [columns["rewards"][:, agent]])
+            for agent in range(self._buffer.agents)
+        }
+        return {"transitions": RowStream(0, fixed), **rewards}

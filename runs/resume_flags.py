@@ -1,0 +1,40 @@
+"""The flags of a run that goes on: those it began with, but for what may change."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from runs.flags import FlagParser
+
+# What may be given beside --resume. What the machine decides is decided anew.
+_OF_THE_MACHINE = {"device", "num_workers", "num_learners"}
+_MAY_CHANGE = _OF_THE_MACHINE | set(
+    "total_timesteps stop_success max_llm_calls max_llm_tokens llm_attempts llm_deadline price_in price_out "
+    "checkpoint_interval resume log_dir exp_name task_file human_feedback dry_run ignored_flags".split()
+)
+
+
+def resumed_flags(parser: FlagParser, words: Sequence[str], setting: str, directory: str) -> dict[str, Any]:
+    """Return the flags of the run in `directory` by name, but for those in `words` that may change.
+
+    A mistake prints one line and exits with 2.
+    """
+    path = Path(directory) / "config.json"
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))["flags"]
+        script = f"lares_{stored.pop('setting')}.py"
+        stored["ignored_flags"] = tuple(stored["ignored_flags"])
+    except (OSError, ValueError, LookupError, TypeError):
+        parser.error(f"--resume {directory}: there is no run ({path} cannot be read); give the directory of a run")
+    if script != f"lares_{setting}.py":
+        parser.error(f"--resume {directory}: that run is one of {script}; use that script")
+    parser.set_defaults(**{name: value for name, value in stored.items() if name not in _OF_THE_MACHINE})
+    values = parser.values(words)
+    for name in stored.keys() - _MAY_CHANGE:
+        if values[name] != stored[name]:
+            parser.error(
+                f"--{name} cannot change when a run goes on: it was {stored[name]}, and {values[name]} was given; "
+                "leave it out, or begin a new run"
+            )
+    return values
