@@ -127,7 +127,8 @@ class LaRes:
         self.status = "running"
         self.round_given_up = False  # by an interruption
         self.env_steps = self.iteration = self.round = self.evaluations = self.confirmations = 0
-        self.updates_due, self.updates_left = 0.0, 0  # the latter of an iteration that an interruption cut short
+        self.updates_due = 0.0
+        self.updates_left = 0  # of an iteration that an interruption cut short
         self.last_search = self.last_evaluation = self.last_checkpoint = 0
         parts = ("population", "search", "roster", "simulator", "thompson", "champions")
         self.checkpoints = Checkpoints(self.log, self.buffer, {name: getattr(self, name) for name in parts})
@@ -298,8 +299,8 @@ class LaRes:
         best = max(self.scores, key=lambda agent: self.scores[agent].fitness(self.args.fitness))
         function = self.roster.functions.get(best)
         candidate = Candidate(
-            best, function.id if function else None, self.round, self.env_steps, self.scores[best].fitness(self.args.fitness),
-            self.scores[best].summary(), self.population.networks(best),
+            best, function.id if function else None, self.round, self.env_steps,
+            self.scores[best].fitness(self.args.fitness), self.scores[best].summary(), self.population.networks(best),
         )  # fmt: skip
         if self.champions.enter(candidate):
             self.log.write_networks(candidate.networks)
