@@ -15,7 +15,7 @@ _CODE_BEGINS = re.compile(r"[ \t]*(import |from \w|def |async def |class |@|[A-Z
 
 _LONGEST_TEXT = 400_000
 _MOST_TRIES = 40
-_MOST_VERSIONS = 8  # of the function in a text without fences
+_MOST_VERSIONS = 8  # of the function in one text; the last ones
 _DEEPEST_WRAPPING = 4
 
 
@@ -75,7 +75,7 @@ class _Reading:
     def codes(self, text: str, depth: int = 0) -> Iterator[Code]:
         """Yield each function in `text`, the one that counts most first: that of the last block, then bare ones."""
         blocks = wrappings.blocks(text, self._is_python)
-        defining = [number for number, block in enumerate(blocks) if DEFINES.search(block)]
+        defining = [number for number, block in enumerate(blocks) if DEFINES.search(block)][-_MOST_VERSIONS:]
         for number in reversed(defining):
             others = [*blocks[:number][::-1], *blocks[number + 1 :]]
             for code in self._codes_in(blocks[number], depth, fenced=True):

@@ -6,6 +6,7 @@ own parser says (`reward_code.answers`).
 
 import ast
 import html
+import itertools
 import json
 import re
 import unicodedata
@@ -50,7 +51,7 @@ _FULL_WIDTH = str.maketrans(
 
 _FENCE = re.compile(r"(?P<indent>[ \t>]*)(?P<fence>`{3,}|~{3,})[ \t]*(?P<language>[\w+#.-]*)")
 _END_OF_THINKING = re.compile(r"</\s*(think|thinking|thought|reasoning|analysis|scratchpad|reflection)\s*>", re.I)
-DEFINES = re.compile(r"def(?:[ \t]|&nbsp;|<[^<>\n]{0,100}>)+compute_reward\b")
+DEFINES = re.compile(r"def(?:[ \t]|&nbsp;|<[^<>\n]{0,100}>){1,20}compute_reward\b")
 _ENTITY = re.compile(r"&(lt|gt|amp|quot|apos|nbsp|#\d{1,6}|#[xX][\da-fA-F]{1,5});")
 _TAG = re.compile(r"</?[A-Za-z][^<>\n]{0,300}>|<!--|-->|<!\[CDATA\[|\]\]>")
 _OF_STRUCTURE = re.compile(
@@ -61,7 +62,7 @@ _ANY_PROMPT = re.compile(r"^[ \t]*(>>>|>|In \[\d*\]:|\.\.\.:?)( |$)")
 _NUMBER = re.compile(r"^[ \t]*\d{1,3}(?:[ \t]?[|:.)])?[ \t]?")
 _NUMBERED = re.compile(rf"{_NUMBER.pattern}def[ \t]+compute_reward\b", re.MULTILINE)
 _ESCAPE = re.compile(r"""\\([nrt"'\\])""")
-_MOST_TRIES = 40
+_MOST_TRIES = 20
 
 
 def plain(text: str) -> str:
@@ -87,18 +88,17 @@ def blocks(text: str, is_python: Callable[[str], bool]) -> list[str]:
     place = 0
     while place < len(marks):
         start, opening = marks[place]
-        ends = [
-            later for later in range(place + 1, len(marks)) if marks[later][1]["fence"].startswith(opening["fence"])
-        ]
-        bodies = [_body(lines[start + 1 : marks[end][0]], opening["indent"]) for end in ends[:1]]
-        end = ends[0] if ends else len(marks)
-        if bodies and DEFINES.search(bodies[0]) and not is_python(bodies[0]):
-            for later in ends[1:_MOST_TRIES]:
-                body = _body(lines[start + 1 : marks[later][0]], opening["indent"])
-                if is_python(body):
-                    bodies, end = [body], later
+        following = range(place + 1, len(marks))
+        ends = (later for later in following if marks[later][1]["fence"].startswith(opening["fence"]))
+        end = next(ends, len(marks))
+        body = _body(lines[start + 1 : marks[end][0] if end < len(marks) else None], opening["indent"])
+        if DEFINES.search(body) and not is_python(body):
+            for later in itertools.islice(ends, _MOST_TRIES):
+                longer = _body(lines[start + 1 : marks[later][0]], opening["indent"])
+                if is_python(longer):
+                    body, end = longer, later
                     break
-        found += bodies or [_body(lines[start + 1 :], opening["indent"])]
+        found.append(body)
         closes = end < len(marks) and not marks[end][1]["language"]
         place = end + 1 if closes else end
     return found
@@ -172,7 +172,7 @@ def _without_escapes(text: str) -> str:
 def _page(text: str) -> Iterator[str]:
     """Yield the text of a page without the tags that structure it or that begin or end a line, then without any."""
     text = _OF_STRUCTURE.sub("\n", text)
-    tags = f"(?:{_TAG.pattern})+"
+    tags = f"(?:{_TAG.pattern}){{1,20}}"
     lines = [re.sub(rf"^(\s*){tags}|{tags}\s*$", r"\1", line) for line in text.split("\n")]
     for page in ("\n".join(lines), _TAG.sub("", text)):
         yield plain(html.unescape(page))
