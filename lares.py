@@ -183,8 +183,10 @@ class LaRes:
         if self.is_new:  # the first population was given up
             return
         began = time.monotonic()
-        episodes = self.simulator.explore(self.args.init_exploration_steps // self.args.action_repeat)
+        episodes = self.simulator.explore(self.args.init_exploration_steps // self.args.action_repeat, self.round)
         self.store([(EXPLORATION, episode) for episode in episodes])
+        if self.round:  # --restart
+            return
         env_step = (time.monotonic() - began) / max(self.env_steps, 1)
         self.log.say(forecast(self.args, self.population, env_step))
         self.log.begin_progress(self.env_steps, self.args.total_timesteps)
@@ -244,12 +246,8 @@ class LaRes:
                 self.thompson.update(arm, bool(episode.success[-1]))
             if arm != EXPLORATION:
                 self.updates_due += self.args.update_cycles * len(episode.success)
-            for start, stop in self.buffer.add(episode.transitions, collector, bool(episode.success.any())):
-                # Rows that follow each other are one range: a worker is asked once, not once an episode.
-                first = stored.pop()[0] if stored and stored[-1][1] == start else start
-                stored.append((first, stop))
-        for start, stop in stored:
-            self.roster.reward(start, stop)
+            stored += self.buffer.add(episode.transitions, collector, bool(episode.success.any()))
+        self.roster.reward(stored)
 
     # --- the search round -------------------------------------------------------------------------------------------
 
@@ -264,6 +262,9 @@ class LaRes:
         open_slots = sorted(set(self.slots) - set(elites), key=self.roster.plays)  # first those that are out
         reports = {agent: self.roster.report(agent, self.scores[agent]) for agent in {best, *elites}}
 
+        if self.args.restart:
+            self.buffer.clear()
+            self.roster.begin_anew(self.seed(Use.NETWORKS, self.round))
         newcomers: list[int] = []
         for function in self.search.improve(
             self.round,
@@ -279,8 +280,9 @@ class LaRes:
             self.round_given_up = True
             return
 
-        human_inherits = self.args.inherit and self.human is not None and self.human not in elites
-        self.roster.succeed(best, newcomers, bool(self.args.inherit), self.human if human_inherits else None)
+        self.roster.succeed(best, newcomers, elites)
+        if self.args.restart:
+            self.explore()
         self.thompson.reset()
         self.last_search = self.env_steps
         self.log.population(self.search.functions)

@@ -35,6 +35,7 @@ class UpdateJob(NamedTuple):
     constrained: bool  # whether the parameter constraint holds it
     made: int  # updates before these
     updates: int
+    begun: int  # number of updates when the agent began to learn, for its optimizers
     batch_size: int
     stored: int  # transitions in the buffer
 
@@ -59,7 +60,7 @@ def learn(agents: Sequence[Agents], transitions: Transitions, seed: int, job: Up
     """Make the updates of a job; each of `agents` is one agent."""
     agent = agents[job.agent]
     agent.any_constrained = job.constrained
-    agent.set_updates(job.made)
+    agent.set_updates(job.made - job.begun)
     own = transitions.own_rows(job.agent, job.stored)
     count = job.stored if own is None else len(own)
     for update in range(job.made + 1, job.made + job.updates + 1):

@@ -55,6 +55,7 @@ class Population:
         for group in self._groups:
             group.initialize(initial)
         self.updates = 0
+        self._begun = 0  # number of updates when the agents began to learn
         self._losses_since = np.zeros(self.count, np.int64)  # updates that are not in an agent's sums of losses
         self._step: Callable[[], None] | None = None
         self._recorded_for: tuple[Any, ...] = ()
@@ -81,7 +82,9 @@ class Population:
         before, stored, constrained = self.updates, self.buffer.size, self.constrained
 
         def job_for(agent: int, chunk: range) -> UpdateJob:
-            return UpdateJob(agent, constrained[agent], before + chunk.start, len(chunk), batch_size, stored)
+            return UpdateJob(
+                agent, constrained[agent], before + chunk.start, len(chunk), self._begun, batch_size, stored
+            )
 
         if self._learners:
             made, lost = self._learners.learn(_chunks(updates), job_for, stop)
@@ -143,6 +146,18 @@ class Population:
         return torch.cat([group.finite() for group in self._groups]).cpu().numpy()
 
     # --- inheritance ------------------------------------------------------------------------------------------------
+
+    def begin_anew(self, initial_seed: int) -> None:
+        """Give every agent new networks, optimizers and temperatures."""
+        initial = torch.Generator().manual_seed(initial_seed)
+        self._begun = self.updates
+        for group in self._groups:
+            for values in group.memory.values():
+                values.zero_()
+            group.initialize(initial)
+            group.set_updates(0)
+            group.any_constrained = False
+        self._losses_since[:] = self.updates
 
     def inherit(self, best: int, inheritors: Collection[int]) -> None:
         """Give `inheritors` all that agent `best` has learned, optimizer states included, and constrain them to it.
@@ -210,6 +225,7 @@ class Population:
         return {
             "agents": [self.agent_state(agent) for agent in range(self.count)],
             "updates": self.updates,
+            "begun": self._begun,
             "loss_sums": [group.loss_sums[:, k].clone() for group, k in map(self._place, range(self.count))],
             "losses_since": self._losses_since.copy(),
             "generator": None if self.device.type == "cpu" else self._generator.get_state(),
@@ -217,14 +233,14 @@ class Population:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state_dict` returned, with any number of learners."""
-        self.updates = state["updates"]
+        self.updates, self._begun = state["updates"], state["begun"]
         for agent, one in enumerate(state["agents"]):
             self.load_agent_state(agent, one)
             group, k = self._place(agent)
             group.loss_sums[:, k] = state["loss_sums"][agent]
         self._losses_since[:] = state["losses_since"]
         for group in self._groups:
-            group.set_updates(self.updates)
+            group.set_updates(self.updates - self._begun)
         if self.device.type != "cpu":
             self._generator.set_state(state["generator"])
 

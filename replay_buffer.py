@@ -115,6 +115,7 @@ class ReplayBuffer:
         # Without sharing, these: agent k draws from its first _count[k].
         self._own = None if shared else torch.zeros((agents, capacity), dtype=torch.int64, device=device)
         self.added = 0
+        self.generation = 0  # how often it was cleared
         self._episodes: deque[tuple[int, int, bool]] = deque()  # first row as counted by `added`, rows, success
 
     @property
@@ -159,6 +160,13 @@ class ReplayBuffer:
     def size(self) -> int:
         """Number of transitions stored."""
         return min(self.added, self.capacity)
+
+    def clear(self) -> None:
+        """Forget all transitions."""
+        self.added = 0
+        self.generation += 1
+        self._episodes.clear()
+        self._publish_counts()
 
     def episode_success(self) -> np.ndarray:
         """Return which of the E episodes that are stored whole solved the task (E,)."""
@@ -241,6 +249,7 @@ class ReplayBuffer:
         return {
             "rows": rows,
             "added": self.added,
+            "generation": self.generation,
             "episodes": list(self._episodes),
             "scale": self.scale.copy(),
             "shift": self.shift.copy(),
@@ -248,7 +257,7 @@ class ReplayBuffer:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state_dict` returned."""
-        self.added = state["added"]
+        self.added, self.generation = state["added"], state["generation"]
         self._episodes = deque(state["episodes"])
         for name, values in state["rows"].items():
             self.columns[name][: self.size] = values

@@ -75,18 +75,23 @@ class Roster:
 
     # --- reward functions -------------------------------------------------------------------------------------------
 
-    def reward(self, start: int, stop: int) -> None:
+    def reward(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Write every agent's rewards of the buffer's rows [start, stop); take out those whose function fails there."""
-        slots = [slot for slot in self.functions if slot not in self.failed]
-        sources = [self.functions[slot].source for slot in slots]
-        for slot, rewards in zip(slots, self._workers.evaluate_rows(sources, start, stop), strict=True):
-            if isinstance(rewards, Failure):
-                self.failed[slot] = f"its reward function failed {self._reject(self.functions[slot], rewards)}"
-                self._log.say(f"agent {slot} is out until the next search round: {self.failed[slot]}")
-            else:
-                self._buffer.set_rewards(slot, start, stop, rewards)
-        if self._human is not None:
-            self._buffer.set_rewards(self._human, start, stop, self._buffer.columns["env_reward"][start:stop])
+        joined: list[tuple[int, int]] = []
+        for start, stop in ranges:  # a worker is asked once for rows that follow each other, not once an episode
+            first = joined.pop()[0] if joined and joined[-1][1] == start else start
+            joined.append((first, stop))
+        for start, stop in joined:
+            slots = [slot for slot in self.functions if slot not in self.failed]
+            sources = [self.functions[slot].source for slot in slots]
+            for slot, rewards in zip(slots, self._workers.evaluate_rows(sources, start, stop), strict=True):
+                if isinstance(rewards, Failure):
+                    self.failed[slot] = f"its reward function failed {self._reject(self.functions[slot], rewards)}"
+                    self._log.say(f"agent {slot} is out until the next search round: {self.failed[slot]}")
+                else:
+                    self._buffer.set_rewards(slot, start, stop, rewards)
+            if self._human is not None:
+                self._buffer.set_rewards(self._human, start, stop, self._buffer.columns["env_reward"][start:stop])
 
     def replace(self, slot: int, function: RewardFunction, best: int, round: int) -> bool:
         """Give `slot` a new function on the scale of agent `best`, relabeling the whole buffer.
@@ -167,27 +172,36 @@ class Roster:
         for agent in self.playing:
             self._good[agent] = self._population.agent_state(agent)
 
-    def succeed(self, best: int, newcomers: Sequence[int], inherit: bool, human: int | None = None) -> None:
+    def succeed(self, best: int, newcomers: Sequence[int], elites: Sequence[int]) -> None:
         """Begin a new generation; all that diverged are back in the game after it.
 
         Args:
             best: the agent from which others inherit.
             newcomers: slots with a new reward function, whose columns are complete and on the best one's scale.
-            inherit: whether newcomers inherit everything that `best` has learned and are constrained to stay near it;
-                without it they keep their own networks.
-            human: the human agent, if it is to inherit the best actor. Its reward has not changed, so its critics are
-                still right.
+            elites: agents that stay as they are.
+
+        With `--inherit` newcomers inherit everything that `best` has learned and are constrained to stay near it;
+        without, they keep their own networks. A human agent that is not elite inherits the actor alone: its reward has
+        not changed, so its critics are still right.
         """
         diverged = list(self.diverged)
         for agent in diverged:  # critics learned on the agent's own column, which has not changed unless it inherits
             self._restore(agent)
-        self._population.inherit(best, newcomers if inherit else [])
-        if inherit:
-            kept = [agent for agent in diverged if agent not in newcomers]
-            for agent in dict.fromkeys([*kept, *([] if human is None else [human])]):
+        self._population.inherit(best, newcomers if self._args.inherit else [])
+        if self._args.inherit:
+            of_the_actor = {agent for agent in diverged if agent not in newcomers}
+            if self._human is not None and self._human not in elites:
+                of_the_actor.add(self._human)
+            for agent in sorted(of_the_actor):
                 self._population.inherit_actor(best, agent)
         for agent in newcomers:
             self.failed.pop(agent, None)
+        self.remember()
+
+    def begin_anew(self, initial_seed: int) -> None:
+        """Give every agent new networks, so that all that diverged are back in the game."""
+        self._population.begin_anew(initial_seed)
+        self.diverged.clear()
         self.remember()
 
     def _restore(self, agent: int) -> None:

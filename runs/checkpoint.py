@@ -32,7 +32,7 @@ class RowStream:
         columns: arrays (capacity, ...), C-contiguous.
     """
 
-    version: int
+    version: str
     columns: Sequence[np.ndarray]
 
 
@@ -67,7 +67,7 @@ class CheckpointStore:
         arrays: list[np.ndarray] = []
         tree = _without_arrays(state, arrays)
         files = {f"state-{number}.npy": self._write(f"state-{number}.npy", arrays)}
-        segments: dict[str, list[list[int]]] = {}
+        segments: dict[str, list[list[Any]]] = {}
         for name, stream in rows.items():
             known = before["segments"].get(name, []) if before else []
             first = max(0, added - len(stream.columns[0]))
@@ -127,7 +127,7 @@ class CheckpointStore:
             return state
         return None
 
-    def _read_segment(self, name: str, part: Sequence[int], stream: RowStream, added: int) -> None:
+    def _read_segment(self, name: str, part: Sequence[Any], stream: RowStream, added: int) -> None:
         arrays = iter(self._read(_segment(name, *part)))
         _, start, stop = part
         for column in stream.columns:
@@ -176,7 +176,7 @@ class CheckpointStore:
         return manifest if manifest["format"] == _FORMAT else None
 
 
-def _segment(name: str, version: int, start: int, stop: int) -> str:
+def _segment(name: str, version: str, start: int, stop: int) -> str:
     return f"{name}-{version}-{start}-{stop}.npy"
 
 

@@ -62,12 +62,13 @@ class Checkpoints:
         return state["loop"], paid_for
 
     def _rows(self, state: Mapping[str, Any]) -> dict[str, RowStream]:
-        """Return the buffer's columns as they are stored; a reward column's version is its function's id."""
+        """Return the buffer's columns as they are stored; a reward column has its function's id as version."""
         columns = self._buffer.columns
         fixed = [column for name, column in sorted(columns.items()) if name != "rewards"]
+        cleared = str(state["buffer"]["generation"])
         functions = {int(slot): function for slot, function in state["loop"]["slots"].items()}
         rewards = {
-            f"rewards{agent}": RowStream(functions.get(agent, 0), [columns["rewards"][:, agent]])
+            f"rewards{agent}": RowStream(f"{cleared}.{functions.get(agent, 'human')}", [columns["rewards"][:, agent]])
             for agent in range(self._buffer.agents)
         }
-        return {"transitions": RowStream(0, fixed), **rewards}
+        return {"transitions": RowStream(cleared, fixed), **rewards}

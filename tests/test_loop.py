@@ -410,3 +410,32 @@ def test_with_overlap_the_agents_learn_from_what_was_there_before(tmp_path):
             np.testing.assert_array_equal(lares.collectors._weights.columns["weights"][:4], policies)
         assert lares.population.updates == lares.buffer.size - 120 - lares.updates_due > 0
         assert not np.array_equal(lares.population.policies(), policies)
+
+
+def test_eureka_trains_each_rounds_functions_from_nothing(tmp_path):
+    """Ma et al. 2023: new networks, an empty buffer and new functions in every slot, from the best one's feedback."""
+    with loop(tmp_path, flags="--preset eureka --pop_size 3") as lares:
+        begin(lares)
+        lares.collect()
+        learn(lares, 3)
+        before, networks, actions = (
+            dict(lares.roster.functions),
+            lares.population.networks(1),
+            lares.buffer.columns["action"][0].copy(),
+        )
+        steps = lares.env_steps
+        lares.search_round()
+        assert all(lares.roster.functions[slot] is not before[slot] for slot in lares.slots)
+        assert not torch.equal(lares.population.networks(1)["best_qf1"]["0.weight"], networks["best_qf1"]["0.weight"])
+        assert lares.buffer.size == 120
+        assert lares.env_steps == steps + 120
+        assert not np.array_equal(lares.buffer.columns["action"][0], actions)
+        for slot in lares.slots:
+            expected = interpreted(lares, lares.roster.functions[slot].source, range(120))
+            np.testing.assert_allclose(lares.buffer.columns["rewards"][:120, slot], expected, rtol=1e-4, atol=1e-5)
+        fresh = lares.population.agent_state(0)
+        assert not fresh["critic_exp_avg"].any()
+        lares.collect()
+        assert len(np.unique(lares.buffer.columns["collector"][: lares.buffer.size])) == 4  # every agent and nobody
+        lares.learn()
+        assert lares.population.finite().all()

@@ -14,7 +14,7 @@ from roster import Roster
 from search.reward_function import RewardFunction
 
 SIZES = {"obs": 3, "action": 2, "next_obs": 3, "variables": 1}
-ARGS = {"order_check": 0.0, "buffer_transfer": 0, "scale_type": 2}
+ARGS = {"order_check": 0.0, "buffer_transfer": 0, "scale_type": 2, "inherit": 1}
 
 
 class Workers:
@@ -63,7 +63,7 @@ def game():
 
     def store():
         [(start, stop)] = buffer.add(episode(rng), 0, False)
-        roster.reward(start, stop)
+        roster.reward([(start, stop)])
         return start, stop
 
     store()
@@ -99,7 +99,8 @@ def test_nobody_comes_back_with_broken_networks(game, inherit):
         diverge(game, agent)
     game.roster.check_health({})
     assert game.roster.replace(2, function(3, "5"), 0, 1)
-    game.roster.succeed(0, [2], inherit)
+    game.roster._args.inherit = int(inherit)
+    game.roster.succeed(0, [2], [0, 3])
     assert game.roster.playing == [0, 1, 2, 3]
     assert game.population.finite().all()
     best, kept, newcomer = (game.population.agent_state(agent) for agent in (0, 1, 2))
@@ -114,7 +115,7 @@ def test_a_diverged_human_agent_keeps_critics_of_its_own(game):
     good = game.population.agent_state(3)
     diverge(game, 3)
     game.roster.check_health({})
-    game.roster.succeed(0, [], True, human=3)
+    game.roster.succeed(0, [], [0])
     human = game.population.agent_state(3)
     assert torch.equal(human["critic"], good["critic"])
     assert torch.equal(human["actor"], game.population.agent_state(0)["actor"])
@@ -152,10 +153,10 @@ def test_a_failed_function_is_out_until_there_is_a_new_one(game):
     game.store()
     assert game.roster.playing == [0, 2, 3]
     assert (game.roster.functions[1].accepted, game.roster.functions[1].kind) == (False, "not-finite")
-    game.roster.succeed(0, [], True)
+    game.roster.succeed(0, [], [0])
     assert game.roster.playing == [0, 2, 3]
     assert game.roster.replace(1, function(3, "7"), 0, 1)
-    game.roster.succeed(0, [1], True)
+    game.roster.succeed(0, [1], [0])
     assert game.roster.playing == [0, 1, 2, 3]
     size = game.buffer.size
     np.testing.assert_allclose(game.buffer.columns["rewards"][:size, 1], 7 * game.buffer.columns["variables"][:size, 0])
@@ -177,7 +178,7 @@ def test_a_function_that_ranks_solved_episodes_too_low_takes_no_slot(game):
         columns = episode(rng)
         columns["variables"][:] = value
         [(start, stop)] = game.buffer.add(columns, 0, success)
-        game.roster.reward(start, stop)
+        game.roster.reward([(start, stop)])
     low, high = function(3, "1"), function(4, "-1")
     game.roster._args.order_check = 0.6
     assert not game.roster.replace(1, low, 0, 1)  # one of the two solved episodes beats every unsolved one
@@ -206,5 +207,5 @@ def test_it_goes_on_from_its_state(game):
     other.load_state_dict(game.roster.state_dict())
     assert other.out == game.roster.out
     assert other.playing == [0, 3]
-    other.succeed(0, [], False)
+    other.succeed(0, [], [0])
     assert game.population.finite().all()

@@ -33,15 +33,15 @@ class Simulator:
         self.dropped = 0
         self._dropped_in_a_row = 0
 
-    def explore(self, decisions: int) -> list[Episode]:
-        """Return episodes of uniform random actions with that many decisions in all."""
+    def explore(self, decisions: int, round: int = 0) -> list[Episode]:
+        """Return episodes of uniform random actions with that many decisions in all; `round` has its own streams."""
         lengths = [min(self._decisions, decisions - done) for done in range(0, decisions, self._decisions)]
         orders = [
             Order(
                 UNIFORM,
-                start_seed(self._seed, Use.EXPLORATION_START, number),
+                start_seed(self._seed, Use.EXPLORATION_START, round, number),
                 length,
-                seed_for(self._seed, Use.EXPLORATION_ACTIONS, number),
+                seed_for(self._seed, Use.EXPLORATION_ACTIONS, round, number),
             )
             for number, length in enumerate(lengths)
         ]

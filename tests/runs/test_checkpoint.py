@@ -35,7 +35,7 @@ class Ring:
         self.rewards[numbers % len(self.rewards)] = 100 * self.version + numbers
 
     def streams(self, _=None):
-        return {"transitions": RowStream(0, self.columns), "rewards": RowStream(self.version, [self.rewards])}
+        return {"transitions": RowStream("0", self.columns), "rewards": RowStream(str(self.version), [self.rewards])}
 
 
 @pytest.fixture
@@ -179,6 +179,6 @@ def test_a_million_rows_take_seconds_and_no_second_copy(store):
 
     column = np.ones((1_000_000, 140), np.float32)
     before, began = resident(), time.monotonic()
-    store.save({}, {"transitions": RowStream(0, [column])}, 1_000_000)
+    store.save({}, {"transitions": RowStream("0", [column])}, 1_000_000)
     assert resident() - before < 100e6
     assert time.monotonic() - began < 60  # a bound against doing it row by row; what it takes is in the benchmarks
