@@ -11,10 +11,12 @@ from arguments import Setting
 from errors import UsageError, nearest
 from search.protocol import Message
 from task_specs import Task
+from tasks.simulator import is_metaworld_class
 
 DIRECTORY = Path(__file__).parents[1] / "prompts"
 _FIELDS = {
-    "system": (),
+    "system": ("scene",),
+    "scene": (),
     "task": ("description", "success", "success_expression", "episode_length", "variables", "arguments"),
     "feedback": (
         "success_rate",
@@ -70,6 +72,14 @@ class Prompts:
         """The prompt of that name with its fields filled."""
         return re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], self._texts[name])
 
+    def _scene(self, task: Task) -> str:
+        """Return what there is to be moved: the task's own words, MetaWorld's arm, or no more than the action."""
+        if task.scene:
+            return task.scene
+        if is_metaworld_class(task.environment_class):
+            return self.fill("scene", {})
+        return f"An action is {task.action_size} numbers from -1 to 1."
+
     def opening(self, task: Task, episode_length: int) -> list[Message]:
         """The conversation with which every search begins: the contract, and the task.
 
@@ -89,7 +99,7 @@ class Prompts:
             fields["human_reward"] = task.human_reward.source.strip()
             fields["success_source"] = task.human_reward.success_source.strip()
         return [
-            {"role": "system", "content": self.fill("system", {})},
+            {"role": "system", "content": self.fill("system", {"scene": self._scene(task)})},
             {"role": "user", "content": self.fill("task", fields)},
         ]
 

@@ -40,6 +40,8 @@ def make_task(**changes):
     fields = {
         "name": "slide",
         "description": "Slide the block to the target.",
+        "scene": "",
+        "environment_class": object,
         "success": "the block is within 0.05 m of the target along x",
         "success_expression": "abs(obj[0] - target[0]) <= 0.05",
         "variables": VARIABLES,

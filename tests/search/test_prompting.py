@@ -11,6 +11,7 @@ from search.builtin import ProgramSearch
 from search.feedback import AgentReport
 from search.rounds import RewardSearch
 from search_doubles import FakeWorkers, ScriptedModel, make_task
+from task_specs import get_task
 
 SETTINGS = ("from_scratch", "with_init")
 REPORT = AgentReport(0.25, 10.0, 20.0, (0.03, 0.2), {"reach": (0.5, 0.25, 0.75)}, {"obj_to_target": 0.21})
@@ -105,3 +106,19 @@ def test_a_missing_prompt_is_named(prompts):
     (prompts / "from_scratch" / "order.txt").unlink()
     with pytest.raises(UsageError, match=r"order\.txt cannot be read"):
         make_search("from_scratch")
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_the_scene_is_the_tasks_own(setting):
+    """No robot arm in the prompt of a maze."""
+
+    def system(**changes):
+        return make_search(setting, make_task(**changes)).feedback.opening[0]["content"]
+
+    assert "An action is 4 numbers from -1 to 1." in system()
+    assert "A maze of {8} rooms." in system(scene="A maze of {8} rooms.")
+    for text in (system(), system(scene="A maze.")):
+        assert "gripper" not in text
+        assert " arm" not in text
+    metaworld = get_task("window-close")
+    assert "two-finger gripper" in system(environment_class=metaworld.environment_class)
