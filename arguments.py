@@ -284,9 +284,8 @@ def parse_args(argv: Sequence[str] | None, setting: Setting) -> Arguments:
     # A preset's flags stand where it stands, so that flags behind it override them.
     words = [part for word in words for part in (word, *presets.get(word, ()))]
     args = Arguments(setting, **parser.values(words))
-    for wrong, message in _contradictions(args):
-        if wrong:
-            parser.error(message)
+    for message in contradictions(args):
+        parser.error(message)
     return args
 
 
@@ -323,13 +322,13 @@ def default_name(args: Arguments) -> str:
     return "_".join(re.sub(r"[^\w.-]+", "_", part, flags=re.ASCII).strip("_") for part in parts)
 
 
-def _contradictions(args: Arguments) -> list[tuple[bool, str]]:
-    """Return what no flag can get wrong alone: (whether it is wrong, the line that says so)."""
+def contradictions(args: Arguments) -> list[str]:
+    """Return what no flag can get wrong alone, each in one line that says what to give instead."""
     policies = args.pop_size + (args.setting == "with_init") + args.explore_episode
     decisions = args.episode_length // args.action_repeat
     lower = f"--elite_num {args.pop_size - 1} or less" if args.pop_size > 1 else "--elite_num 1"
     multiple = args.action_repeat * max(decisions, 1)
-    return [
+    cases = [
         (
             args.elite_num >= args.pop_size and not args.elite_num == args.pop_size == 1,
             f"--elite_num {args.elite_num} leaves nothing to replace in --pop_size {args.pop_size}; give {lower}",
@@ -384,3 +383,4 @@ def _contradictions(args: Arguments) -> list[tuple[bool, str]]:
             f"--log-std-min {args.log_std_min:g} must be below --log-std-max {args.log_std_max:g}",
         ),
     ]
+    return [message for wrong, message in cases if wrong]

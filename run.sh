@@ -57,6 +57,7 @@ bash run.sh COMMAND
   quickstart [flag...]      train on an easy task until a policy solves it; no API key, no GPU
   setup                     make .venv with all that requirements.txt names; every other command does it when needed
   test [pytest flag...]     style, types, and the whole test suite
+  soak [pytest flag...]     every pair of flag values in a small run each; three minutes
   bench [flag...]           how fast it is, against yardsticks in the same run; ten minutes
   from_scratch [task...]    the published runs without a human reward (five tasks unless you name some)
   with_init [task...]       the published runs that start from the human reward (twelve tasks unless you name some)
@@ -242,6 +243,10 @@ case $command in
         exec </dev/null
         "$python" -m ruff check . && "$python" -m ruff format --check . && "$python" -m mypy &&
             "$python" -m pytest --durations=15 "$@"
+        ;;
+    soak)
+        setup
+        exec </dev/null "$python" -m pytest -m soak --durations=15 "$@"
         ;;
     bench)
         setup

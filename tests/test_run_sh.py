@@ -70,7 +70,7 @@ def test_without_a_command_it_lists_them(tmp_path):
     sandbox = Sandbox(tmp_path)
     done = sandbox.run()
     assert done.returncode == 0
-    for command in ("quickstart", "setup", "test", "bench", "from_scratch", "with_init"):
+    for command in ("quickstart", "setup", "test", "soak", "bench", "from_scratch", "with_init"):
         assert re.search(rf"^  {command}\b", done.stdout, re.MULTILINE)
     assert not (sandbox.project / ".venv").exists()
 
