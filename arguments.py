@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from runs.flags import FlagParser, directory_name, flag, json_object, name, path, real, whole, wrapped
+from runs.flags import FlagParser, directory_name, flag, json_object, name, path, real, success_rule, whole, wrapped
 from runs.resume_flags import resumed_flags
 
 if TYPE_CHECKING:
@@ -132,6 +132,9 @@ class Arguments:
         "success",
         "rank agents by success rate, then by how near to success their episodes came; return: then by the "
         "environment's return, as published",
+    )
+    success: str | int = flag(
+        "any", "an episode is solved at any decision, at its last one, or at each of its last N", success_rule
     )
     scale_type: Literal[0, 1, 2] = flag(
         2, "map new rewards onto the best ones by 2: mean and standard deviation, 1: standard deviation, 0: not at all"

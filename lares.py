@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from arguments import Arguments, Setting, default_name, ignored_remarks
-from errors import RunError
+from errors import RunError, UsageError
 from population import Population
 from replay_buffer import EXPLORATION, ReplayBuffer
 from reward_code import RewardWorkers
@@ -68,6 +68,8 @@ class LaRes:
         torch.set_num_threads(1)  # learners and workers are processes, each of which computes on one thread
         with without_keys():
             self.task = task = get_task(args.env_name, args.task_file)
+        if not task.success_expression and args.fitness == "success":
+            raise UsageError(f"task {task.name} does not say when it is solved; give --fitness return")
         if args.dry_run:
             print(describe(args, prompts, task, self.seed(Use.PROBE)))
             raise SystemExit
@@ -98,7 +100,7 @@ class LaRes:
             task, shape, len(self.agents) + 1, args.num_workers, bool(args.hide_goal), args.action_repeat
         )
         decisions = args.episode_length // args.action_repeat
-        self.simulator = Simulator(self.collectors, args.seed, decisions, self.log.say)
+        self.simulator = Simulator(self.collectors, args.seed, decisions, args.success, self.log.say)
         # Behind the agents' policies stands one that is never trained, for --explore_episode.
         self.untrained = len(self.agents)
         stranger = self.population.untrained_policy(self.seed(Use.UNTRAINED))
@@ -111,6 +113,7 @@ class LaRes:
             builtin=builtin,
             setting=prompts,
             episode_length=args.episode_length,
+            rule=args.success,
             attempts=args.llm_attempts,
             deadline=args.llm_deadline,
             human_feedback=args.human_feedback,
@@ -219,12 +222,8 @@ class LaRes:
             self.arriving = None
         if not self.roster.playing:
             raise RunError(f"every reward function of the population has failed; see {self.log.directory / 'run.log'}")
-        best = self.champions.best
-        self.log.progress(
-            self.env_steps,
-            best.success_rate if best else None,
-            self.search.cost(self.args.price_in, self.args.price_out),
-        )
+        best, cost = self.champions.best, self.search.cost(self.args.price_in, self.args.price_out)
+        self.log.progress(self.env_steps, best.success_rate if best else None, cost)
 
     def choose_arms(self) -> list[int]:
         """Return whose policies collect next: distinct agents out of pop_size Thompson draws, and the human agent."""
@@ -239,6 +238,7 @@ class LaRes:
         stored: list[tuple[int, int]] = []
         for arm, episode in episodes:
             self.env_steps += len(episode.success) * self.args.action_repeat
+            solved = episode.solved(self.args.success)  # asked before the time limit is made a terminal state
             if not self.args.bootstrap_timeouts:
                 episode.transitions["terminal"][-1] = 1.0
             collector = arm if arm in self.agents else EXPLORATION
@@ -246,7 +246,7 @@ class LaRes:
                 self.thompson.update(arm, bool(episode.success[-1]))
             if arm != EXPLORATION:
                 self.updates_due += self.args.update_cycles * len(episode.success)
-            stored += self.buffer.add(episode.transitions, collector, bool(episode.success.any()))
+            stored += self.buffer.add(episode.transitions, collector, solved)
         self.roster.reward(stored)
 
     # --- the search round -------------------------------------------------------------------------------------------

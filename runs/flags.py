@@ -122,6 +122,15 @@ def json_object(text: str) -> dict[str, Any]:
     return value
 
 
+def success_rule(text: str) -> str | int:
+    """Convert when an episode counts as solved: "any", "last", or a number of decisions."""
+    if text in {"any", "last"}:
+        return text
+    if text.isdecimal() and int(text):
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not any, last, or a whole number of at least 1")
+
+
 def _number(text: str) -> float:
     try:
         return float(text)

@@ -19,6 +19,7 @@ def protocol(args: Arguments, episodes: int) -> dict[str, Any]:
         "episode_length": args.episode_length,
         "action_repeat": args.action_repeat,
         "goal_visible": not args.hide_goal,
+        "success": args.success,
         "fitness": args.fitness,
     }
 

@@ -13,7 +13,7 @@ from search.prompting import Prompts
 from search.protocol import Message
 from search.reward_function import SURPLUS, RewardFunction
 from task_specs import Task
-from tasks.episode import Score
+from tasks.episode import Rule, Score
 
 _REMEMBERED = 6  # messages of a conversation that go to the model beside the first two: the last three exchanges
 _SHOWN_REASONS = 8
@@ -71,6 +71,7 @@ class Feedback:
     Args:
         setting: the directory of prompts; "with_init" tells the human reward and its return, "from_scratch" nothing of
             it.
+        rule: when an episode counts as solved.
         human_feedback: a file whose text, if any, is added at each round.
         log: takes one line for the user.
 
@@ -79,13 +80,19 @@ class Feedback:
     """
 
     def __init__(
-        self, task: Task, setting: Setting, episode_length: int, human_feedback: str | None, log: Callable[[str], None]
+        self,
+        task: Task,
+        setting: Setting,
+        episode_length: int,
+        rule: Rule,
+        human_feedback: str | None,
+        log: Callable[[str], None],
     ) -> None:
         self._setting = setting
         self._prompts = Prompts(setting)
         self._human_feedback = human_feedback
         self._log = log
-        self.opening = self._prompts.opening(task, episode_length)
+        self.opening = self._prompts.opening(task, episode_length, rule)
 
     def conversation(
         self, round: int, best: RewardFunction | None, report: AgentReport, rejected: Sequence[RewardFunction]

@@ -11,13 +11,14 @@ from arguments import Setting
 from errors import UsageError, nearest
 from search.protocol import Message
 from task_specs import Task
+from tasks.episode import Rule
 from tasks.simulator import is_metaworld_class
 
 DIRECTORY = Path(__file__).parents[1] / "prompts"
 _FIELDS = {
     "system": ("scene",),
     "scene": (),
-    "task": ("description", "success", "success_expression", "episode_length", "variables", "arguments"),
+    "task": ("description", "success", "success_expression", "solved_when", "variables", "arguments"),
     "feedback": (
         "success_rate",
         "nearest_distance",
@@ -80,7 +81,7 @@ class Prompts:
             return self.fill("scene", {})
         return f"An action is {task.action_size} numbers from -1 to 1."
 
-    def opening(self, task: Task, episode_length: int) -> list[Message]:
+    def opening(self, task: Task, episode_length: int, rule: Rule) -> list[Message]:
         """The conversation with which every search begins: the contract, and the task.
 
         Raises UsageError when with init the task has no human reward.
@@ -89,7 +90,7 @@ class Prompts:
             "description": task.description,
             "success": task.success,
             "success_expression": task.success_expression,
-            "episode_length": str(episode_length),
+            "solved_when": _solved_when(episode_length, rule),
             "variables": _describe_variables(task),
             "arguments": ", ".join([*(variable.name for variable in task.variables), "obs", "action"]),
         }
@@ -102,6 +103,12 @@ class Prompts:
             {"role": "system", "content": self.fill("system", {"scene": self._scene(task)})},
             {"role": "user", "content": self.fill("task", fields)},
         ]
+
+
+def _solved_when(episode_length: int, rule: Rule) -> str:
+    if rule == "any":
+        return f"at any of its {episode_length} steps"
+    return "at its last step" if rule == "last" else f"at each of its last {rule} steps, one of an agent's actions each"
 
 
 def _describe_variables(task: Task) -> str:

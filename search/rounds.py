@@ -32,6 +32,7 @@ from search.protocol import (
 )
 from search.reward_function import SURPLUS, RewardFunction
 from task_specs import Task
+from tasks.episode import Rule
 
 
 class RewardSearch:
@@ -45,7 +46,7 @@ class RewardSearch:
             of it.
         attempts: requests in a round at most, each for twice the open slots.
         deadline: seconds that a round waits for the model at most.
-        episode_length, human_feedback: see `search.feedback.Feedback`.
+        episode_length, rule, human_feedback: see `search.feedback.Feedback`.
         log: takes one line for the user.
         record: takes one row of llm.jsonl, fit for JSON.
         stop: says whether the run is to stop, so that nobody waits for a model any more.
@@ -64,6 +65,7 @@ class RewardSearch:
         builtin: ProgramSearch,
         setting: Setting,
         episode_length: int = 150,
+        rule: Rule = "any",
         attempts: int = 4,
         deadline: float = 600.0,
         human_feedback: str | None = None,
@@ -84,7 +86,7 @@ class RewardSearch:
         self.functions: list[RewardFunction] = []
         self.round_usage: list[Usage] = []  # of each round
         self._trouble = ""
-        self.feedback = Feedback(task, setting, episode_length, human_feedback, log)
+        self.feedback = Feedback(task, setting, episode_length, rule, human_feedback, log)
 
     @property
     def rejected(self) -> dict[str, int]:

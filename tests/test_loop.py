@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from arguments import parse_args
+from errors import UsageError
 from lares import LaRes
 from replay_buffer import EXPLORATION
 from reward_code import Failure
@@ -439,3 +440,45 @@ def test_eureka_trains_each_rounds_functions_from_nothing(tmp_path):
         assert len(np.unique(lares.buffer.columns["collector"][: lares.buffer.size])) == 4  # every agent and nobody
         lares.learn()
         assert lares.population.finite().all()
+
+
+@pytest.mark.parametrize(("rule", "rate"), [("any", 1.0), ("last", 0.5), ("3", 0.0)])
+def test_success_can_be_asked_to_hold(tmp_path, monkeypatch, rule, rate):
+    with loop(tmp_path, flags=f"--success {rule}") as lares:
+        begin(lares)
+        genuine = lares.simulator._collectors.run
+
+        def run(orders):
+            episodes = genuine(orders)
+            for number, episode in enumerate(episodes):
+                episode.success[:] = False
+                episode.success[-2 + number % 2] = True  # solved for one decision: the last but one, or the last
+            return episodes
+
+        monkeypatch.setattr(lares.simulator._collectors, "run", run)
+        lares.evaluate()
+        assert {score.success_rate for score in lares.scores.values()} == {rate}
+        assert {score.any_step_success_rate for score in lares.scores.values()} == {1.0}
+        words = {"any": "at any of its 40 steps", "last": "at its last step", "3": "at each of its last 3 steps"}[rule]
+        assert words in lares.search.feedback.opening[1]["content"]
+
+
+def test_a_task_without_success_is_ranked_by_return_or_refused(tmp_path):
+    tasks = tmp_path / "own.py"
+    tasks.write_text(
+        "TASKS = {'swing': {'description': 'Swing up.', 'make': 'Pendulum-v1', 'variables': "
+        "{'angle': {'read': 'np.arctan2(obs[1], obs[0])', 'meaning': 'from upright', 'role': 'object'}}}}"
+    )
+    flags = f"--task_file {tasks} --env-name swing --fitness"
+    with pytest.raises(UsageError, match="does not say when it is solved; give --fitness return"):
+        loop(tmp_path, flags=f"{flags} success").__enter__()
+    with loop(tmp_path, flags=f"{flags} return") as lares:
+        lares.search.model.model = ScriptedModel(
+            [[f"def compute_reward(angle):\n    return {n} * angle\n" for n in range(1, 9)]]
+        )
+        begin(lares)
+        lares.collect()
+        lares.learn()
+        lares.evaluate()
+        returns = {agent: score.env_return for agent, score in lares.scores.items()}
+        assert lares.champions.best.agent == max(returns, key=returns.get)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from errors import RunError
-from tasks.episode import UNIFORM, Episode, Order, Score
+from tasks.episode import UNIFORM, Episode, Order, Rule, Score
 from workers.collectors import Collectors
 from workers.randomness import Use, seed_for, start_seed
 
@@ -19,16 +19,20 @@ class Simulator:
         collectors: the environment workers.
         seed: the run's seed, from which each episode's streams are derived.
         decisions: actions in an episode.
+        rule: when an episode counts as solved.
         log: takes one line for the user.
 
     Attributes:
         dropped: number of episodes that the simulator spoiled, by an exception or by numbers that are not finite.
     """
 
-    def __init__(self, collectors: Collectors, seed: int, decisions: int, log: Callable[[str], None]) -> None:
+    def __init__(
+        self, collectors: Collectors, seed: int, decisions: int, rule: Rule, log: Callable[[str], None]
+    ) -> None:
         self._collectors = collectors
         self._seed = seed
         self._decisions = decisions
+        self._rule = rule
         self._log = log
         self.dropped = 0
         self._dropped_in_a_row = 0
@@ -88,7 +92,7 @@ class Simulator:
         for place, agent in enumerate(agents):
             sound = [episode for episode in found[place * episodes : (place + 1) * episodes] if self._is_sound(episode)]
             if sound:
-                scores[agent] = Score(sound)
+                scores[agent] = Score(sound, self._rule)
         if agents and not scores:
             raise RunError("the simulator spoiled every episode of an evaluation; run.log has the reasons")
         return scores
