@@ -23,7 +23,7 @@ from population import Population
 from replay_buffer import EXPLORATION, ReplayBuffer
 from reward_code import RewardWorkers
 from roster import Roster
-from runs.champion import Candidate, Champions
+from runs.champion import CANDIDATES, Candidate, Champions
 from runs.dry_run import describe
 from runs.forecast import forecast, on_this_machine, refuse_what_cannot_fit
 from runs.interruption import Interruption
@@ -95,16 +95,16 @@ class LaRes:
             config, self.buffer, self.seed(Use.NETWORKS), self.seed(Use.BATCHES), args.num_learners
         )
         self.roster = Roster(args, self.population, self.buffer, self.reward_workers, self.log, self.human)
+        # Behind the policies of the agents, or of candidates, stands one that is never trained (--explore_episode).
+        self.untrained = max(len(self.agents), CANDIDATES)
         shape = PolicyShape(self.population.sizes, args.log_std_min, args.log_std_max)
         self.collectors = Collectors(
-            task, shape, len(self.agents) + 1, args.num_workers, bool(args.hide_goal), args.action_repeat
+            task, shape, self.untrained + 1, args.num_workers, bool(args.hide_goal), args.action_repeat
         )
+        stranger = self.population.untrained_policy(self.seed(Use.UNTRAINED))
+        self.collectors.set_policies(np.tile(stranger, (self.untrained + 1, 1)))
         decisions = args.episode_length // args.action_repeat
         self.simulator = Simulator(self.collectors, args.seed, decisions, args.success, self.log.say)
-        # Behind the agents' policies stands one that is never trained, for --explore_episode.
-        self.untrained = len(self.agents)
-        stranger = self.population.untrained_policy(self.seed(Use.UNTRAINED))
-        self.collectors.set_policies(np.concatenate([self.population.policies(), stranger[None]]))
         self.search = RewardSearch(
             task,
             model,

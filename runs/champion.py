@@ -12,7 +12,7 @@ import numpy as np
 
 from models import flat_network
 
-_CANDIDATES = 5
+CANDIDATES = 5  # that are kept
 
 Figures = dict[str, float]
 """What `tasks.episode.Score.summary` returns."""
@@ -79,7 +79,7 @@ class Champions:
         """Keep the candidate if it is among the best; of equals the newer one. Return whether it is the best now."""
         self.candidates = [candidate, *self.candidates]
         self._sort()
-        del self.candidates[_CANDIDATES:]
+        del self.candidates[CANDIDATES:]
         return self.best is candidate
 
     def confirm(self, found: Mapping[int, tuple[tuple[float, ...], Figures]]) -> None:

@@ -371,7 +371,7 @@ def test_ablations(tmp_path, monkeypatch):
     flags = "--selection=all --inherit=0 --shared_buffer=0 --explore_episode=1 --buffer_transfer=1 --action-repeat=2"
     with loop(tmp_path, flags=flags) as lares:
         begin(lares)
-        assert lares.choose_arms() == [0, 1, 2, 3, 4]
+        assert lares.choose_arms() == [0, 1, 2, 3, lares.untrained]
         networks = lares.population.networks(3)
         lares.collect()
         assert lares.env_steps == 120 + 5 * 40
@@ -482,3 +482,17 @@ def test_a_task_without_success_is_ranked_by_return_or_refused(tmp_path):
         lares.evaluate()
         returns = {agent: score.env_return for agent, score in lares.scores.items()}
         assert lares.champions.best.agent == max(returns, key=returns.get)
+
+
+def test_more_candidates_than_agents_leave_the_untrained_policy_alone(tmp_path):
+    with loop(tmp_path, flags="--pop_size 1 --elite_num 1 --explore_episode 1 --display-interval 40") as lares:
+        begin(lares)
+        stranger = lares.collectors._weights.columns["weights"][lares.untrained].copy()
+        for _ in range(6):
+            lares.collect()
+            lares.learn()
+            lares.evaluate()
+        assert len(lares.champions.candidates) == 5
+        lares.confirm(5)
+        np.testing.assert_array_equal(lares.collectors._weights.columns["weights"][lares.untrained], stranger)
+        assert stranger.any()
