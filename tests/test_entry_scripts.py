@@ -71,7 +71,8 @@ def test_a_run_leaves_what_it_promises(finished):
     assert summary["status"] == "finished"
     low, high = summary["final_success_interval"]
     assert 0 <= low <= summary["final_success_rate"] <= high <= 1
-    assert summary["protocol"] == {"episodes": 4, "episode_length": 40, "action_repeat": 1, "goal_visible": True}
+    protocol = {"episodes": 4, "episode_length": 40, "action_repeat": 1, "goal_visible": True}
+    assert summary["protocol"] == {**protocol, "success": "any", "fitness": "success"}
     assert summary["env_steps"] >= 600
     assert any(path.name.startswith("events") for path in (directory / "tensorboard").iterdir())
     assert "without effect: --damp, --EA_tau" in out

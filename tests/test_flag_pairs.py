@@ -36,6 +36,7 @@ OTHERS: dict[str, list[dict[str, Any]]] = {
     "population": [{"pop_size": 1, "elite_num": 1}, {"pop_size": 4, "elite_num": 1}],
     "search": [{"LLM_freq": 40}, {"LLM_freq": 100_000}],
     "fitness": [{"fitness": "return"}],
+    "success": [{"success": "last"}, {"success": 3}],
     "scale": [{"scale_type": 0}, {"scale_type": 1}],
     "transfer": [{"buffer_transfer": 1}],
     "inheritance": [{"inherit": 0}, {"constraint_coef": 0.0}, {"restart": 1, "inherit": 0, "scale_type": 0}],
