@@ -23,6 +23,7 @@ class Use(enum.IntEnum):
     EVALUATION_START = 10
     CONFIRMATION_START = 11
     FINAL_START = 12
+    EXAMINATION_START = 13  # after the run, by evaluate.py
 
 
 def seed_for(seed: int, use: Use, *indices: int) -> int:
