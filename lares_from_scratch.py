@@ -15,24 +15,25 @@ from arguments import parse_args
 def main() -> int:
     """Run the whole loop on the flags given; return the exit status."""
     args = parse_args(None, "from_scratch")
-    # Behind the flags, since these imports are slow: --help and a typo need not wait for them.
-    from lares import LaRes
     from runs.exit_status import exit_status
 
-    with exit_status() as status, LaRes(args, status.interruption, prompts="from_scratch", human_agent=False) as run:
-        if run.is_new:  # and does not go on from a checkpoint
-            run.first_population()  # the model writes pop_size reward functions
-            run.explore()  # random actions, for all agents to learn from
-        while run.goes_on():
-            if run.search_is_due():
-                run.search_round()  # rank, keep elites, rewrite the rest, relabel, rescale, inherit
-            run.collect()  # one episode of each Thompson-drawn policy
-            run.learn()  # SAC, every agent on its own reward column
-            if run.evaluation_is_due():
-                run.evaluate()
-            if run.checkpoint_is_due():
-                run.save_checkpoint()
-        run.finish()  # confirm the best policies on fresh episodes, and hand one out
+    with exit_status() as status:
+        from lares import LaRes  # behind the flags, since it is slow: --help and a typo need not wait for it
+
+        with LaRes(args, status.interruption, prompts="from_scratch", human_agent=False) as run:
+            if run.is_new:  # and does not go on from a checkpoint
+                run.first_population()  # the model writes pop_size reward functions
+                run.explore()  # random actions, for all agents to learn from
+            while run.goes_on():
+                if run.search_is_due():
+                    run.search_round()  # rank, keep elites, rewrite the rest, relabel, rescale, inherit
+                run.collect()  # one episode of each Thompson-drawn policy
+                run.learn()  # SAC, every agent on its own reward column
+                if run.evaluation_is_due():
+                    run.evaluate()
+                if run.checkpoint_is_due():
+                    run.save_checkpoint()
+            run.finish()  # confirm the best policies on fresh episodes, and hand one out
     return status.code
 
 

@@ -1,0 +1,325 @@
+"""Runs that are killed, stopped or damaged, and go on as if nothing had happened: real processes, real signals."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from chat_server import completion, serving
+from test_entry_scripts import ROOT, environment, rows
+
+SMALL = (
+    "--env-name=window-close-v2 --total-timesteps=1400 --init-exploration-steps=240 --episode-length=40 --LLM_freq=400 "
+    "--display-interval=250 --eval-episodes=2 --final_episodes=3 --hidden-size=16 --batch-size=16 --pop_size=3 "
+    "--elite_num=1 --num_workers=1 --num_learners=1 --device=cpu --seed=3 --checkpoint_interval=200 --log-dir=logs"
+)
+SETTINGS = ("from_scratch", "with_init")
+
+
+def start(setting, flags, cwd, **more):
+    command = [sys.executable, str(ROOT / f"lares_{setting}.py"), *flags.split()]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=cwd, env=environment(**more), **pipes)
+
+
+def end(process):
+    """Wait for a process; return its exit status, output and errors."""
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+def begin(setting, name, cwd, flags="--model=builtin", **more):
+    return start(setting, f"{SMALL} --exp_name={name} {flags}", cwd, **more)
+
+
+def timeless(value):
+    """A JSON value without the times in it."""
+    if isinstance(value, dict):
+        return {key: timeless(part) for key, part in value.items() if key not in {"wall_time", "seconds"}}
+    return [timeless(part) for part in value] if isinstance(value, list) else value
+
+
+def contents(directory):
+    """Every file of a run directory by name, without times; what belongs to one machine or process is left out."""
+    found = {}
+    for path in directory.iterdir():
+        if path.name.endswith(".jsonl"):
+            found[path.name] = [timeless(row) for row in rows(path)]
+        elif path.name in {"summary.json", "population.json"}:
+            found[path.name] = timeless(json.loads(path.read_text()))
+        elif path.suffix in {".pth", ".py", ".txt"}:
+            found[path.name] = path.read_bytes()
+    return found
+
+
+def lines_of(directory):
+    """The lines of run.log without their times and speeds, and without those about going on."""
+    text = (directory / "run.log").read_text(encoding="utf-8")
+    lines = [line[20:] for line in text.splitlines()]
+    mine = ("going on", "stopped after", "to go on", "there is no whole", "checkpoint ", "warning")
+    return [
+        line for line in lines if not line.startswith(mine) and " env steps" not in line and " in logs/" not in line
+    ]
+
+
+def assert_same(one, other):
+    left, right = contents(one), contents(other)
+    assert left.keys() == right.keys()
+    for name, content in left.items():
+        assert content == right[name], name
+    assert lines_of(one) == lines_of(other)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A run of each setting that nothing happened to."""
+    cwd = tmp_path_factory.mktemp("undisturbed")
+    for setting in SETTINGS:
+        code, _, err = end(begin(setting, setting, cwd))
+        assert code == 0, err
+    return cwd / "logs"
+
+
+def disturb(setting, cwd, moments, flags="--model=builtin"):
+    """Begin a run, and end it `len(moments)` times: with a signal, after a share of its length; then let it finish."""
+    process = begin(setting, "run", cwd, flags)
+    run_log = cwd / "logs" / "run" / "run.log"
+    for number, seconds in moments:
+        deadline = time.monotonic() + 120
+        while not run_log.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(seconds)
+        process.send_signal(number)
+        code, out, err = end(process)
+        expected = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
+        assert code in {expected, 0}, err
+        if code == expected == 128 + number:
+            assert f"python lares_{setting}.py --resume" in out
+        process = start(setting, "--resume logs/run", cwd)
+    code, _, err = end(process)
+    assert code == 0, err
+    return cwd / "logs" / "run"
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_run_that_is_ended_thrice_is_the_same_run(undisturbed, tmp_path, setting):
+    draw = np.random.default_rng(len(setting))
+    signals = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
+    moments = [(number, draw.uniform(0.5, 6)) for number in draw.permutation(signals)]
+    assert_same(undisturbed / setting, disturb(setting, tmp_path, moments))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("number", range(10))
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_run_that_is_killed_at_any_moment_is_the_same_run(undisturbed, tmp_path, setting, number):
+    draw = np.random.default_rng(number)
+    moments = [(signal.SIGKILL, draw.uniform(0, 10)), (signal.SIGTERM, draw.uniform(0, 6))]
+    assert_same(undisturbed / setting, disturb(setting, tmp_path, moments))
+
+
+@pytest.mark.soak
+def test_with_overlap_and_more_processes_too(tmp_path):
+    flags = "--model=builtin --overlap 1 --num_learners 2 --num_workers 2"
+    code, _, err = end(begin("from_scratch", "whole", tmp_path, flags))
+    assert code == 0, err
+    moments = [(signal.SIGTERM, 5.0), (signal.SIGKILL, 2.0)]
+    assert_same(tmp_path / "logs" / "whole", disturb("from_scratch", tmp_path, moments, flags))
+
+
+@pytest.fixture
+def copied(undisturbed, tmp_path):
+    """A finished run elsewhere, as one copied to another machine."""
+    shutil.copytree(undisturbed / "from_scratch", tmp_path / "elsewhere")
+    return tmp_path / "elsewhere"
+
+
+def resume(directory, flags="", setting="from_scratch"):
+    return end(start(setting, f"--resume {directory} {flags}", directory.parent))
+
+
+def test_a_finished_run_that_was_copied_can_be_made_longer(undisturbed, copied):
+    code, out, err = resume(copied, "--total-timesteps 1700")
+    assert code == 0, err
+    assert "going on from the checkpoint at 1,400 env steps" in out
+    before, after = (rows(directory / "metrics.jsonl") for directory in (undisturbed / "from_scratch", copied))
+    assert after[: len(before) - 1] == before[:-1]
+    assert after[-1]["env_steps"] >= 1700
+    assert after[-1]["wall_time"] > before[-1]["wall_time"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "setting", "told"),
+    [
+        ("--gamma 0.9", "from_scratch", "--gamma cannot change when a run goes on: it was 0.99, and 0.9 was given"),
+        ("--pop_size=4 --seed 3", "from_scratch", "--pop_size cannot change"),
+        ("", "with_init", "that run is one of lares_from_scratch.py; use that script"),
+    ],
+)
+def test_what_would_make_it_another_run_is_refused(copied, flags, setting, told):
+    code, _, err = resume(copied, flags, setting)
+    assert code == 2
+    assert told in err
+    assert err.count("\n") == 1
+
+
+def test_where_there_is_no_run_nothing_goes_on(tmp_path):
+    code, _, err = resume(tmp_path / "nothing")
+    assert code == 2
+    assert "there is no run" in err
+
+
+def test_two_processes_do_not_write_into_one_directory(tmp_path):
+    first = begin("from_scratch", "run", tmp_path, "--model=builtin --total-timesteps=1000000")
+    lock = tmp_path / "logs" / "run" / ".lock"
+    while not lock.exists() or not lock.read_text():
+        time.sleep(0.05)
+    time.sleep(0.5)
+    code, _, err = resume(tmp_path / "logs" / "run")
+    assert code == 2
+    assert f"is in use by process {first.pid}" in err
+    first.kill()
+    end(first)
+    second = start("from_scratch", "--resume logs/run", tmp_path)  # a dead process holds nothing
+    time.sleep(6)
+    second.terminate()
+    code, _, err = end(second)
+    assert code == 143, err
+
+
+@pytest.mark.soak
+def test_a_damaged_checkpoint_costs_only_time(undisturbed, copied):
+    """Bits flipped in every file that only the newest checkpoint needs; then in all of them."""
+    folder = copied / "checkpoint"
+    newest = max(int(path.stem) for path in folder.glob("*.json"))
+    draw = np.random.default_rng(0)
+    whole = (folder / f"state-{newest}.npy").read_bytes()
+    place = int(draw.integers(len(whole)))
+    (folder / f"state-{newest}.npy").write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+    code, out, err = resume(copied)
+    assert code == 0, err
+    assert f"checkpoint {newest} is damaged (state-{newest}.npy); trying the one before" in out
+    assert_same(undisturbed / "from_scratch", copied)
+    for path in folder.glob("*.npy"):
+        path.write_bytes(path.read_bytes()[:-1])
+    code, out, err = resume(copied)
+    assert code == 0, err
+    assert "there is no whole checkpoint; the run begins again" in out
+    assert_same(undisturbed / "from_scratch", copied)
+
+
+def test_other_versions_are_told(copied):
+    config = json.loads((copied / "config.json").read_text())
+    config["versions"]["numpy"] = "1.0"
+    (copied / "config.json").write_text(json.dumps(config))
+    code, out, err = resume(copied)
+    assert code == 0, err
+    assert re.search(r"warning: other versions than before, so the numbers may differ: numpy 1\.0 then, \S+ now", out)
+
+
+@pytest.mark.soak
+def test_usr1_writes_a_checkpoint_and_the_run_goes_on(tmp_path):
+    process = begin("from_scratch", "run", tmp_path, "--model=builtin --checkpoint_interval=1000000 --LLM_freq=1000")
+    folder = tmp_path / "logs" / "run" / "checkpoint"
+    while not (folder / "1.json").exists():  # behind the exploration
+        time.sleep(0.05)
+    process.send_signal(signal.SIGUSR1)
+    while not (folder / "2.json").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    code, _, err = end(process)
+    assert code == 0, err
+
+
+FUNCTION = (
+    "def compute_reward(tcp, obj, target):\n    return -{} * np.linalg.norm(obj - target) - np.linalg.norm(tcp - obj)"
+)
+
+
+@pytest.mark.soak
+def test_what_was_paid_for_is_not_asked_for_again(tmp_path):
+    """The run is killed behind the answers of each search round, and before its next checkpoint."""
+    numbers = iter(range(1, 10_000))
+
+    def answer(body, _):
+        return completion(*(f"```python\n{FUNCTION.format(next(numbers))}\n```" for _ in range(body.get("n", 1))))
+
+    with serving(answer) as (url, seen):
+        service = {"OPENAI_API_KEY": "key-of-a-test", "OPENAI_BASE_URL": url}
+        process = begin("from_scratch", "run", tmp_path, "--model=m --checkpoint_interval=1000000", **service)
+        exchanges = tmp_path / "logs" / "run" / "llm.jsonl"
+        for asked in (1, 2):
+            while not exchanges.exists() or len(exchanges.read_text().splitlines()) < asked:
+                assert process.poll() is None
+                time.sleep(0.02)
+            process.kill()
+            end(process)
+            assert len(seen.bodies) == asked
+            process = start("from_scratch", "--resume logs/run", tmp_path, **service)
+        code, _, err = end(process)
+        assert code == 0, err
+        rounds = [row["round"] for row in rows(exchanges)]
+        assert rounds == sorted(set(rounds))
+        assert len(seen.bodies) == len(rounds)
+    summary = json.loads((tmp_path / "logs" / "run" / "summary.json").read_text())
+    assert summary["llm"]["calls"] == len(rounds)
+    # And the recording is enough to make the same run again.
+    code, _, err = end(begin("from_scratch", "again", tmp_path, "--model=replay:logs/run"))
+    assert code == 0, err
+    learned = [
+        [{**timeless(row), "llm": None} for row in rows(tmp_path / "logs" / name / "metrics.jsonl")]
+        for name in ("run", "again")
+    ]
+    assert learned[0] == learned[1]
+
+
+@pytest.mark.soak
+def test_tensorboard_goes_on_without_doubled_steps(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = disturb("from_scratch", tmp_path, [(signal.SIGKILL, 7.0)])
+    board = EventAccumulator(str(run / "tensorboard"))
+    board.Reload()
+    steps = [event.step for event in board.Scalars("best/success_rate")]
+    assert steps == [row["env_steps"] for row in rows(run / "metrics.jsonl")]
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not shutil.which("unshare"), reason="cannot mount a small file system")
+def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
+    """A small file system for the run's directory, which a checkpoint fills."""
+    small = 'mount -t tmpfs -o size=3m none "$1" && cd "$1" && "${@:3}"; code=$?; cp -r "$1/logs" "$2"; exit $code'
+    flags = f"{SMALL} --model=builtin --exp_name=run --hidden-size=64 --total-timesteps=1000000 --LLM_freq=1000000"
+    (tmp_path / "disk").mkdir()
+    command = [
+        "unshare",
+        "--map-root-user",
+        "--mount",
+        "bash",
+        "-c",
+        small,
+        "bash",
+        tmp_path / "disk",
+        tmp_path / "kept",
+    ]
+    done = subprocess.run(
+        [*command, sys.executable, ROOT / "lares_from_scratch.py", *flags.split()],
+        env=environment(), capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    if "unshare" in done.stderr or "mount" in done.stderr:
+        pytest.skip(done.stderr)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    kept = Path(tmp_path / "kept" / "run")
+    code, out, err = resume(kept, "--total-timesteps 400")
+    assert code == 0, err
+    assert "going on from the checkpoint" in out or "there is no whole checkpoint" in out
