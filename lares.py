@@ -35,7 +35,7 @@ from search.connect import connect_by_flags
 from search.rounds import RewardSearch
 from task_specs import get_task
 from tasks.environment import record_probe, start_remarks
-from tasks.episode import Episode, Score
+from tasks.episode import Episode, Score, ranked
 from thompson import ThompsonSampler
 from workers.collectors import Collectors, PolicyShape
 from workers.machine import without_keys
@@ -257,7 +257,7 @@ class LaRes:
             self.evaluate()
         self.save_checkpoint()  # from here an interrupted round is begun again; answers that came are in llm.jsonl
         self.round += 1
-        ranking = sorted(self.scores, key=lambda agent: self.scores[agent].fitness(self.args.fitness), reverse=True)
+        ranking = ranked(self.scores, self.args.fitness)
         best, elites = ranking[0], ranking[: self.args.elite_num]
         open_slots = sorted(set(self.slots) - set(elites), key=self.roster.plays)  # first those that are out
         reports = {agent: self.roster.report(agent, self.scores[agent]) for agent in {best, *elites}}
@@ -298,7 +298,7 @@ class LaRes:
         self.scores = self.simulator.evaluate(
             agents, policies, self.args.eval_episodes, Use.EVALUATION_START, self.evaluations
         )
-        best = max(self.scores, key=lambda agent: self.scores[agent].fitness(self.args.fitness))
+        best, *_ = ranking = ranked(self.scores, self.args.fitness)
         function = self.roster.functions.get(best)
         candidate = Candidate(
             best, function.id if function else None, self.round, self.env_steps,
@@ -308,9 +308,8 @@ class LaRes:
             self.log.write_networks(candidate.networks)
         self.roster.remember()
         figures = {agent: score.summary() for agent, score in self.scores.items()}
-        for slot in figures.keys() & self.roster.functions.keys():
-            self.roster.functions[slot].scores[str(self.round)] = figures[slot]
-        rows = agents_row(figures, self.thompson.rates(), self.population.losses())
+        self.roster.keep_scores(self.round, self.scores, ranking)
+        rows = agents_row(figures, self.thompson.figures(), self.population.losses())
         row = {
             "round": self.round,
             "best": {"agent": best, **rows[best]},
@@ -321,6 +320,7 @@ class LaRes:
             "protocol": protocol(self.args, self.args.eval_episodes),
         }
         self.log.metrics(self.env_steps, row)
+        self.log.population(self.search.functions)
         if self.champions.best is candidate and 0 < self.args.stop_success <= candidate.success_rate:
             self.confirm(1)
             if candidate.success_rate >= self.args.stop_success:

@@ -113,6 +113,7 @@ class Roster:
                 return False
         if self._args.buffer_transfer:
             rewards = self._buffer.columns["rewards"][:size, best].copy()
+        function.raw_mean, function.raw_std = float(rewards.mean(dtype=float)), float(rewards.std(dtype=float))
         self._buffer.set_rewards(slot, 0, size, rewards)
         if bounded := self._buffer.rescale(slot, best, self._args.scale_type):
             self._log.say(f"function {function.id}: {bounded}")
@@ -128,6 +129,14 @@ class Roster:
         self.functions[slot] = function
         self._log.write_text(f"Iter_{round}_Reward_Code_{slot}.py", function.source)
         self._log.write_text(f"Iter_{round}_Response_{slot}.txt", function.response)
+
+    def keep_scores(self, round: int, scores: Mapping[int, Score], ranking: Sequence[int]) -> None:
+        """Write into the functions' records how their agents, in the order of `ranking`, did in an evaluation."""
+        for rank, agent in enumerate(ranking, 1):
+            if agent in self.functions:
+                function = self.functions[agent]
+                function.scores[str(round)] = {**scores[agent].summary(), "rank": rank}
+                function.components = dict(self.report(agent, scores[agent]).components)
 
     def report(self, agent: int, score: Score) -> AgentReport:
         """Return what the language model is told of an agent that was evaluated."""

@@ -23,6 +23,7 @@ class ThompsonSampler:
     def __init__(self, arms: int, window: int, seed: int) -> None:
         self.generator = np.random.default_rng(seed)
         self.outcomes: list[deque[bool]] = [deque(maxlen=window) for _ in range(arms)]
+        self.episodes = [0] * arms  # of each arm since the run began
 
     def choose(self, selection: str, arms: Sequence[int], count: int) -> list[int]:
         """Return distinct ones of `arms`: the winners of `count` draws ("thompson"), `count` at random, or all."""
@@ -42,9 +43,10 @@ class ThompsonSampler:
     def update(self, arm: int, success: bool) -> None:
         """Remember one outcome of `arm`."""
         self.outcomes[arm].append(bool(success))
+        self.episodes[arm] += 1
 
     def reset(self) -> None:
-        """Forget everything: the reward functions have changed, and the agents with them."""
+        """Forget all outcomes: the reward functions have changed, and the agents with them."""
         for outcomes in self.outcomes:
             outcomes.clear()
 
@@ -52,14 +54,28 @@ class ThompsonSampler:
         """Mean of each arm's posterior."""
         return [(1 + sum(outcomes)) / (2 + len(outcomes)) for outcomes in self.outcomes]
 
+    def figures(self) -> list[dict[str, float]]:
+        """Return each arm's row for the log: posterior mean, window, and all episodes that it has collected."""
+        return [
+            {
+                "thompson": rate,
+                "window_successes": sum(outcomes),
+                "window_episodes": len(outcomes),
+                "collected_episodes": episodes,
+            }
+            for rate, outcomes, episodes in zip(self.rates(), self.outcomes, self.episodes, strict=True)
+        ]
+
     def state_dict(self) -> dict[str, Any]:
-        """Return the outcomes in the windows, and the random state."""
+        """Return the outcomes in the windows, the numbers of episodes, and the random state."""
         state = self.generator.bit_generator.state
-        return {"outcomes": [list(outcomes) for outcomes in self.outcomes], "generator": state}
+        outcomes = [list(outcomes) for outcomes in self.outcomes]
+        return {"outcomes": outcomes, "episodes": list(self.episodes), "generator": state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what :meth:`state_dict` returned."""
         for outcomes, saved in zip(self.outcomes, state["outcomes"], strict=True):
             outcomes.clear()
             outcomes.extend(saved)
+        self.episodes = list(state.get("episodes", self.episodes))  # older checkpoints lack them
         self.generator.bit_generator.state = state["generator"]

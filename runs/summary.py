@@ -25,11 +25,13 @@ def protocol(args: Arguments, episodes: int) -> dict[str, Any]:
 
 
 def agents_row(
-    figures: Mapping[int, Mapping[str, float]], rates: Sequence[float], losses: Mapping[str, np.ndarray]
+    figures: Mapping[int, Mapping[str, float]],
+    arms: Sequence[Mapping[str, float]],
+    losses: Mapping[str, np.ndarray],
 ) -> dict[int, dict[str, float]]:
-    """Return what metrics.jsonl has of each agent that was evaluated: figures, Thompson's mean, losses."""
+    """Return what metrics.jsonl has of each agent that was evaluated: figures, its arm, losses."""
     return {
-        agent: {**found, "thompson": rates[agent], **{name: values[agent] for name, values in losses.items()}}
+        agent: {**found, **arms[agent], **{name: values[agent] for name, values in losses.items()}}
         for agent, found in figures.items()
     }
 

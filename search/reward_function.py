@@ -12,11 +12,13 @@ SURPLUS = "surplus"  # the kind of a candidate that was not needed, and so not l
 class RewardFunction:
     """A reward function that was proposed, accepted or not; a row of population.json.
 
-    `messages` is the conversation that `response` answered; both are kept while it may go on, and stand in llm.jsonl in
-    any case. `kind` is "" for an accepted function, else a short word for why it was rejected, and `reason` the line
-    that explains it. The loop fills the other fields: `order`, the share of solved episodes that it ranked above every
-    unsolved one when it was accepted (None while that is unknown); `slot`; `replaced`, the id of the function that held
-    the slot before; `scale` and `shift`; and `scores`, what evaluations found, by search round.
+        `messages` is the conversation that `response` answered; both are kept while it may go on, and stand in llm.jsonl in
+        any case. `kind` is "" for an accepted function, else a short word for why it was rejected, and `reason` the line
+        that explains it. The loop fills the other fields: `order`, the share of solved episodes that it ranked above every
+        unsolved one when it was accepted (None while that is unknown); `slot`; `replaced`, the id of the function that held
+        the slot before; `scale` and `shift`, and the mean and standard deviation of its rewards over the buffer before both
+    (None for the first population, which is not rescaled); and what evaluations found: `scores`, by search round, with the
+    agent's `rank`, and `components`, the (mean, min, max) of each part of the reward over all steps of the last one.
     """
 
     id: int
@@ -34,7 +36,10 @@ class RewardFunction:
     replaced: int | None = None
     scale: float = 1.0
     shift: float = 0.0
+    raw_mean: float | None = None
+    raw_std: float | None = None
     scores: dict[str, Any] = field(default_factory=dict)
+    components: dict[str, Any] = field(default_factory=dict)
 
     def reject(self, kind: str, reason: str) -> None:
         """Take it out of the race."""

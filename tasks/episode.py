@@ -145,3 +145,8 @@ class Score:
 
     def _solved(self, rule: Rule) -> float:
         return float(np.mean([episode.solved(rule) for episode in self.episodes]))
+
+
+def ranked(scores: Mapping[int, Score], by: str) -> list[int]:
+    """Return the agents, the best one by :meth:`Score.fitness` first; of equals the one that comes first."""
+    return sorted(scores, key=lambda agent: scores[agent].fitness(by), reverse=True)

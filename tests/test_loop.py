@@ -136,6 +136,10 @@ def test_a_search_round_keeps_elites_and_relabels_the_rest(scratch, monkeypatch)
     assert scratch.thompson.rates() == [0.5] * 4
     rows = json.loads((scratch.log.directory / "population.json").read_text())
     assert [row["id"] for row in rows] == list(range(len(rows)))
+    for slot in (1, 3):
+        row = rows[scratch.roster.functions[slot].id]
+        assert row["raw_mean"] * row["scale"] + row["shift"] == pytest.approx(best.mean(), rel=1e-3, abs=1e-3)
+        assert row["raw_std"] * row["scale"] == pytest.approx(best.std(), rel=1e-3)
     assert {row["slot"] for row in rows if row["round"] == 1 and row["accepted"]} >= {1, 3}
     for slot in (1, 3):
         code = (scratch.log.directory / f"Iter_1_Reward_Code_{slot}.py").read_text()

@@ -69,3 +69,9 @@ def test_a_reset_forgets_everything():
         sampler.update(0, True)
     sampler.reset()
     assert sampler.rates() == [0.5, 0.5]
+    assert sampler.figures()[0] == {
+        "thompson": 0.5,
+        "window_successes": 0,
+        "window_episodes": 0,
+        "collected_episodes": 20,
+    }
