@@ -12,13 +12,14 @@ SURPLUS = "surplus"  # the kind of a candidate that was not needed, and so not l
 class RewardFunction:
     """A reward function that was proposed, accepted or not; a row of population.json.
 
-        `messages` is the conversation that `response` answered; both are kept while it may go on, and stand in llm.jsonl in
-        any case. `kind` is "" for an accepted function, else a short word for why it was rejected, and `reason` the line
-        that explains it. The loop fills the other fields: `order`, the share of solved episodes that it ranked above every
-        unsolved one when it was accepted (None while that is unknown); `slot`; `replaced`, the id of the function that held
-        the slot before; `scale` and `shift`, and the mean and standard deviation of its rewards over the buffer before both
-    (None for the first population, which is not rescaled); and what evaluations found: `scores`, by search round, with the
-    agent's `rank`, and `components`, the (mean, min, max) of each part of the reward over all steps of the last one.
+    `messages` is the conversation that `response` answered; both are kept while it may go on, and stand in llm.jsonl in
+    any case. `kind` is "" for an accepted function, else a short word for why it was rejected, and `reason` the line
+    that explains it. The loop fills the other fields: `order`, the share of solved episodes that it ranked above every
+    unsolved one when it was accepted (None while that is unknown); `slot`; `replaced`, the id of the function that held
+    the slot before; `scale` and `shift`, and the mean and standard deviation of its rewards over the buffer before both
+    (None for the first population, which is not rescaled); and what evaluations found: `scores`, by search round, with
+    the agent's `rank`, and `components`, the (mean, min, max) of each part of the reward over all steps of the last
+    one.
     """
 
     id: int

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("search", "reward_code", "tasks", "workers", "runs")
+ROOMS = ("search", "reward_code", "tasks", "workers", "runs", "figures")
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in [*ROOT.glob("*.py"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))]
@@ -60,6 +60,7 @@ def test_only_the_entry_scripts_run_the_loop():
         ("tasks", {"errors", "task_specs"}),
         ("reward_code", {"errors", "reward_utils", "workers", "tasks", "task_specs"}),
         ("search", {"errors", "arguments", "reward_code", "tasks", "task_specs"}),
+        ("figures", {"errors", "arguments", "runs"}),
     ],
 )
 def test_parts_know_only_what_lies_below_them(part, may_know):

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 from run_sh_sandbox import PROJECT, Sandbox
 
-ROOMS = ("search", "reward_code", "tasks", "workers", "runs")
+ROOMS = ("search", "reward_code", "tasks", "workers", "runs", "figures")
 SOURCES = sorted(
     [
         *PROJECT.glob("*.py"),
