@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from runs.flags import FlagParser, directory_name, flag, json_object, name, path, real, success_rule, whole, wrapped
+from runs.flags import FlagParser, directory_name, flag, json_object, name, path, real, success_rule, whole
+from runs.presets import HYPHENATED, IGNORED, PRESETS, describe_presets, preset
 from runs.resume_flags import resumed_flags
 
 if TYPE_CHECKING:
@@ -17,45 +18,6 @@ if TYPE_CHECKING:
 
 Setting = Literal["from_scratch", "with_init"]
 Switch = Literal[0, 1]
-
-PRESETS = {  # the flags that a preset stands for
-    # The repository of Li et al. 2025, at commit a84ca91: the commands of its README and, where they say nothing, what
-    # its code does. `_preset` adds what depends on setting and task.
-    "published": (
-        "--hide_goal=1 --bootstrap_timeouts=0 --initial_temperature=1 --fitness=return --pop_size=5 --elite_num=3 "
-        "--scale_type=2 --buffer_transfer=0 --constraint_coef=1 --total-timesteps=1000000 --LLM_freq=200000 "
-        "--eval-episodes=20 --action-repeat=1"
-    ),
-    # Ma et al., "Eureka", 2023 (arXiv:2310.12931): every round writes all reward functions anew from the best one's
-    # feedback, and each trains from nothing on what its own policy collects.
-    "eureka": (
-        "--restart=1 --elite_num=0 --inherit=0 --shared_buffer=0 --scale_type=0 --selection=all --explore_episode=0"
-    ),
-}
-
-WINDOWS: dict[Setting, dict[str, int]] = {  # the published --windows_length, from the same repository's run.sh
-    "from_scratch": {
-        "window-close": 500,
-        "window-open": 200,
-        "button-press": 50,
-        "door-close": 100,
-        "drawer-open": 200,
-    },
-    "with_init": {
-        "coffee-pull": 20,
-        "coffee-push": 20,
-        "hand-insert": 50,
-        "basketball": 50,
-        "dial-turn": 50,
-        "soccer": 100,
-        "push-back": 100,
-        "pick-out-of-hole": 200,
-        "hammer": 500,
-        "peg-unplug-side": 500,
-        "peg-insert-side": 500,
-        "button-press-topdown": 500,
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -176,6 +138,7 @@ class Arguments:
     )
     reward_scale: float = flag(1.0, "factor on every reward drawn from the buffer", real(0, above=True))
     gamma: float = flag(0.99, "discount", real(0, 1), unit="per decision")
+    n_step: int = flag(1, "rewards that are summed before the critics value the rest", whole(1), unit="decisions")
     tau: float = flag(5e-3, "share of the critics in their targets at each target update", real(0, 1, above=True))
     target_update_interval: int = flag(1, "from one target update to the next", whole(1), unit="updates")
     log_std_max: float = flag(2.0, "upper bound of the policy's log standard deviation", real(-float("inf")))
@@ -184,6 +147,17 @@ class Arguments:
         0.1,
         "weight of the entropy when learning begins; with 1, as published, agents act at random for longer",
         real(0, above=True),
+    )
+    target_entropy: float = flag(
+        -1.0,
+        "the policy's entropy, which the temperature is adapted to",
+        real(-float("inf")),
+        unit="nats per dimension of the action",
+    )
+    layer_norm: Switch = flag(0, "1: normalize the hidden layers of the critics")
+    normalize_rewards: Switch = flag(0, "1: divide each agent's rewards by the spread of their discounted returns")
+    policy_delay: int = flag(
+        1, "from one update of the actor and the temperature to the next", whole(1), unit="updates of the critics"
     )
     bootstrap_timeouts: Switch = flag(1, "0: treat the time limit as a terminal state, as published")
 
@@ -225,45 +199,16 @@ class Arguments:
             log_std_min=self.log_std_min,
             log_std_max=self.log_std_max,
             initial_temperature=self.initial_temperature,
+            n_step=self.n_step,
+            target_entropy=self.target_entropy,
+            policy_delay=self.policy_delay,
+            layer_norm=bool(self.layer_norm),
+            normalize_rewards=bool(self.normalize_rewards),
             target_update_interval=self.target_update_interval,
             reward_scale=self.reward_scale,
             constraint_coef=self.constraint_coef,
         )
 
-
-# The published interface spells these with hyphens, the others with underscores; either is read.
-HYPHENATED = (
-    "env-name episode-length action-repeat total-timesteps init-exploration-steps display-interval eval-episodes "
-    "buffer-size hidden-size q-lr p-lr batch-size update-cycles reward-scale target-update-interval log-std-max "
-    "log-std-min log-dir"
-).split()
-
-IGNORED = {  # flag of the published interface: what to use instead, where there is something
-    "--train-loop-per-epoch": "see --update-cycles",
-    "--n-epochs": "see --total-timesteps",
-    "--epoch-length": "see --episode-length",
-    "--n-updates": "see --update-cycles",
-    "--init-exploration-policy": "it is uniform",
-    "--entropy-weights": "the temperature is learned",
-    "--save-dir": "see --log-dir",
-    "--reg": "",
-    "--reward-shaping": "",
-    "--random-init": "every episode starts from a state of its own",
-    "--render": "",
-    "--obs-type": "see --hide_goal",
-    "--EA_tau": "see --constraint_coef",
-    "--c": "see --selection",
-    "--RL_ucb": "see --selection",
-    "--Inter_Loop_freq": "see --LLM_freq",
-    "--ucb_type": "see --selection",
-    "--tau_type": "see --tau",
-    "--use_dynamic": "",
-    "--Type": "",
-    "--sigma_init": "",
-    "--damp": "",
-    "--damp_limit": "",
-    "--elitism": "see --elite_num",
-}
 
 DESCRIPTIONS: dict[Setting, str] = {
     "from_scratch": "Train a population of agents on reward functions that a language model writes from scratch.",
@@ -277,13 +222,13 @@ def parse_args(argv: Sequence[str] | None, setting: Setting) -> Arguments:
     A mistake prints one line and exits with 2.
     """
     parser = FlagParser(
-        Arguments, f"lares_{setting}.py", DESCRIPTIONS[setting], _describe_presets(setting), HYPHENATED, IGNORED
+        Arguments, f"lares_{setting}.py", DESCRIPTIONS[setting], describe_presets(setting), HYPHENATED, IGNORED
     )
     words = parser.spell(sys.argv[1:] if argv is None else argv)
     if directory := parser.values(words)["resume"]:
         return Arguments(setting, **resumed_flags(parser, words, setting, directory))
     task = parser.values(words)["env_name"]
-    presets = {f"--preset={name}": _preset(name, setting, task) for name in PRESETS}
+    presets = {f"--preset={name}": preset(name, setting, task) for name in PRESETS}
     # A preset's flags stand where it stands, so that flags behind it override them.
     words = [part for word in words for part in (word, *presets.get(word, ()))]
     args = Arguments(setting, **parser.values(words))
@@ -295,28 +240,6 @@ def parse_args(argv: Sequence[str] | None, setting: Setting) -> Arguments:
 def ignored_remarks(args: Arguments) -> list[str]:
     """Return the line that names the flags given without effect, if there are any."""
     return [f"without effect: {', '.join(args.ignored_flags)}"] if args.ignored_flags else []
-
-
-def _preset(name: str, setting: Setting, task: str) -> list[str]:
-    """Return the flags that a preset stands for in this setting, on this task."""
-    flags = PRESETS[name].split()
-    if name == "published":
-        flags.append(f"--explore_episode={int(setting == 'from_scratch')}")
-        flags += [
-            f"--windows_length={length}"
-            for known, length in WINDOWS[setting].items()
-            if known == re.sub(r"-v[23]$", "", task)
-        ]
-    return flags
-
-
-def _describe_presets(setting: Setting) -> str:
-    """Return what the help says of the presets."""
-    lines = []
-    for preset in PRESETS:
-        lines += [f"--preset {preset}:", *wrapped(" ".join(_preset(preset, setting, "")))]
-    windows = ", ".join(f"{length} for {task}" for task, length in WINDOWS[setting].items())
-    return "\n".join([*lines, "--windows_length of --preset published:", *wrapped(windows)])
 
 
 def default_name(args: Arguments) -> str:

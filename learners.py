@@ -61,12 +61,14 @@ def learn(agents: Sequence[Agents], transitions: Transitions, seed: int, job: Up
     agent = agents[job.agent]
     agent.any_constrained = job.constrained
     agent.set_updates(job.made - job.begun)
+    config = agent.config
     own = transitions.own_rows(job.agent, job.stored)
     count = job.stored if own is None else len(own)
     for update in range(job.made + 1, job.made + job.updates + 1):
-        rows, noise = draw(seed, job.agent, update, count, job.batch_size, agent.config.action_size)
-        agent.update(transitions.batch(rows if own is None else own[rows], job.agent), noise)
-        agent.update_targets(update)
+        rows, noise = draw(seed, job.agent, update, count, job.batch_size, config.action_size)
+        rows = rows if own is None else own[rows]
+        agent.update(transitions.batch(rows, config.gamma, config.n_step, job.agent), noise)
+        agent.update_targets()
 
 
 def agents_in(table: SharedTable, config: SacConfig) -> list[Agents]:

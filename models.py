@@ -7,6 +7,7 @@ that a CUDA graph can record.
 import itertools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,8 +19,29 @@ _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends
 
 _THIN = 8  # columns up to which MKL is the faster one, measured for batches of 128
 
-Activations = list[Tensor]
-"""Inputs, outputs of each hidden layer after ReLU, and outputs."""
+_LAYER_NORM_EPS = 1e-5  # that of ``torch.nn.LayerNorm``
+
+
+class Normalized(NamedTuple):
+    """What the gradient of a layer norm needs."""
+
+    inputs: Tensor  # (..., B, width)
+    mean: Tensor  # (..., B, 1)
+    inverse_std: Tensor  # (..., B, 1)
+
+
+class Activations(NamedTuple):
+    """What the gradient of a network needs."""
+
+    outputs: list[Tensor]  # inputs, outputs of each hidden layer after ReLU, and outputs
+    normalized: list[Normalized]  # for each hidden layer, if there are layer norms
+
+    def rows(self, rows: slice) -> "Activations":
+        """Return those of some rows of the batch."""
+        outputs = [layer[..., rows, :] for layer in self.outputs]
+        # PyTorch's kernel for the gradient of a layer norm reads them as if they had no gaps.
+        normalized = [Normalized(*(x[..., rows, :].contiguous() for x in layer)) for layer in self.normalized]
+        return Activations(outputs, normalized)
 
 
 def parameter_count(sizes: Sequence[int]) -> int:
@@ -38,6 +60,8 @@ class BatchedMLP:
     Args:
         sizes: width of the input, of each hidden layer, and of the output.
         values: all parameters of N networks in one tensor (N * P,), so that a step of the optimizer is one kernel.
+        layer_norm: whether each hidden layer is normalized before ReLU (Ba et al., "Layer Normalization", 2016,
+            arXiv:1607.06450), without gain and offset: the weights around it can do what they do.
 
     Attributes:
         count: number of networks N.
@@ -45,8 +69,9 @@ class BatchedMLP:
         parameters: weight (N, in, out) and bias (N, 1, out) of each layer in turn, which are views of `values`.
     """
 
-    def __init__(self, sizes: Sequence[int], values: Tensor) -> None:
+    def __init__(self, sizes: Sequence[int], values: Tensor, layer_norm: bool = False) -> None:
         self.sizes = tuple(sizes)
+        self.layer_norm = layer_norm
         self.count = count = len(values) // parameter_count(sizes)
         self._shapes = _shapes(sizes)
         self.values = values
@@ -75,8 +100,11 @@ class BatchedMLP:
     def forward(self, inputs: Tensor) -> tuple[Tensor, list[Activations]]:
         """Return the outputs (N, B, out) of inputs (N, B, in), and the activations that :meth:`backward` needs."""
         parts = inputs.unbind() if self._one_by_one else [inputs]
-        activations = [_forward(part, parameters) for part, (parameters, _) in zip(parts, self._parts, strict=True)]
-        return self._joined([layers[-1] for layers in activations]), activations
+        activations = [
+            _forward(part, parameters, self.layer_norm)
+            for part, (parameters, _) in zip(parts, self._parts, strict=True)
+        ]
+        return self._joined([network.outputs[-1] for network in activations]), activations
 
     def backward(
         self,
@@ -101,14 +129,8 @@ class BatchedMLP:
         """
         parts = gradient.unbind() if self._one_by_one else [gradient]
         found = [
-            _backward(
-                [layer[..., rows, :] for layer in layers],
-                part,
-                parameters,
-                into if parameter_gradient else None,
-                input_columns,
-            )
-            for layers, part, (parameters, into) in zip(activations, parts, self._parts, strict=True)
+            _backward(network.rows(rows), part, parameters, into if parameter_gradient else None, input_columns)
+            for network, part, (parameters, into) in zip(activations, parts, self._parts, strict=True)
         ]
         return None if input_columns is None else self._joined(found)
 
@@ -130,24 +152,34 @@ class BatchedMLP:
             view[index].copy_(part.view(view.shape[1:]))
 
     def network_state(self, index: int) -> dict[str, Tensor]:
-        """Return network `index` as the CPU state dict of ``nn.Sequential(nn.Linear, nn.ReLU, ..., nn.Linear)``."""
+        """Return network `index` as the CPU state dict of ``nn.Sequential(nn.Linear, nn.ReLU, ..., nn.Linear)``.
+
+        With layer norms, ``nn.LayerNorm(width, elementwise_affine=False)`` stands before each ``nn.ReLU``.
+        """
         state = {}
-        for layer in range(0, len(self.parameters), 2):
-            weight, bias = (parameter[index].cpu() for parameter in self.parameters[layer : layer + 2])
-            state[f"{layer}.weight"] = weight.mT.contiguous()
-            state[f"{layer}.bias"] = bias[0].clone()
+        for layer in range(len(self.sizes) - 1):
+            weight, bias = (parameter[index].cpu() for parameter in self.parameters[2 * layer : 2 * layer + 2])
+            place = layer * (3 if self.layer_norm else 2)
+            state[f"{place}.weight"] = weight.mT.contiguous()
+            state[f"{place}.bias"] = bias[0].clone()
         return state
 
 
 # Below, tensors belong to one network, (B, in), or to all, (N, B, in).
 
 
-def _forward(inputs: Tensor, parameters: Sequence[Tensor]) -> Activations:
-    activations = [inputs]
+def _forward(inputs: Tensor, parameters: Sequence[Tensor], layer_norm: bool) -> Activations:
+    outputs, normalized = [inputs], []
     for layer in range(0, len(parameters), 2):
         weight, bias = parameters[layer : layer + 2]
-        activations.append(_linear(activations[-1], weight, bias, relu=layer + 2 < len(parameters)))
-    return activations
+        hidden = layer + 2 < len(parameters)
+        values = _linear(outputs[-1], weight, bias, relu=hidden and not layer_norm)
+        if hidden and layer_norm:
+            outcome, mean, inverse_std = torch.native_layer_norm(values, values.shape[-1:], None, None, _LAYER_NORM_EPS)
+            normalized.append(Normalized(values, mean, inverse_std))
+            values = outcome.relu_()
+        outputs.append(values)
+    return Activations(outputs, normalized)
 
 
 def _backward(
@@ -159,12 +191,17 @@ def _backward(
 ) -> Tensor:
     """Return the gradient in `input_columns`, if wanted; write that in the parameters `into` theirs, if wanted."""
     for layer in reversed(range(0, len(parameters), 2)):
-        below, weight = activations[layer // 2], parameters[layer]
+        below, weight = activations.outputs[layer // 2], parameters[layer]
         if into:
             _product(below.mT, gradient, out=into[layer])
             torch.sum(gradient, -2, keepdim=True, out=into[layer + 1])
         if layer:
             gradient = torch.ops.aten.threshold_backward(_product(gradient, weight.mT), below, 0)  # that of ReLU
+            if activations.normalized:
+                values, mean, inverse_std = activations.normalized[layer // 2 - 1]
+                gradient = torch.ops.aten.native_layer_norm_backward(
+                    gradient, values, values.shape[-1:], mean, inverse_std, None, None, [True, False, False]
+                )[0]
         elif input_columns is not None:
             gradient = _product(gradient, weight[..., input_columns, :].mT)
     return gradient

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from learners import Learners, UpdateJob, agents_in, learn
 from replay_buffer import ReplayBuffer
-from sac import LOSSES, Agents, SacConfig, agent_sizes, new_agents
+from sac import ACTOR_LOSSES, CRITIC_LOSSES, LOSSES, Agents, SacConfig, agent_sizes, new_agents
 from workers.shared_table import SharedTable
 
 _LONGEST, _SHORTEST = 32, 4  # updates of one agent in a row, on the CPU
@@ -57,7 +57,7 @@ class Population:
         self.updates = 0
         self._begun = 0  # number of updates when the agents began to learn
         self._losses_since = np.zeros(self.count, np.int64)  # updates that are not in an agent's sums of losses
-        self._step: Callable[[], None] | None = None
+        self._recorded: dict[bool, Callable[[], None]] = {}  # without and with a step of the actors
         self._recorded_for: tuple[Any, ...] = ()
         self._warm_ups = 0
 
@@ -76,6 +76,8 @@ class Population:
         """
         if not self.buffer.size:
             return {}
+        if self.config.normalize_rewards:
+            self.buffer.normalize(self.config.gamma)
         if self.device.type == "cuda":
             self._learn_captured(batch_size, updates, stop)
             return {}
@@ -105,37 +107,46 @@ class Population:
         def step() -> None:
             rows = self.buffer.draw_rows(batch_size, self._generator)
             noise = torch.randn(shape, generator=self._generator, device=self.device)
-            agents.update(self.buffer.transitions.batch(rows), noise)
+            agents.update(self.buffer.transitions.batch(rows, self.config.gamma, self.config.n_step), noise)
 
         for update in range(updates):
             if update % _UNTIL_ASKED == 0 and stop():
                 break
-            self._recorded(step, (batch_size, agents.any_constrained))()
+            self._make(step, agents, (batch_size, agents.any_constrained))
             self.updates += 1
-            agents.update_targets(self.updates)
+            agents.update_targets()
 
-    def _recorded(self, step: Callable[[], None], key: tuple[Any, ...]) -> Callable[[], None]:
-        """`step` itself while it warms up; then what replays its kernels, until `key` says that they are others."""
+    def _make(self, step: Callable[[], None], agents: Agents, key: tuple[Any, ...]) -> None:
+        """Make an update: by `step` while it warms up; then by replaying its kernels, until `key` is another."""
         if self._recorded_for != key:
-            self._recorded_for, self._step, self._warm_ups = key, None, 0
-        if self._warm_ups < _WARM_UP:
+            self._recorded_for, self._recorded, self._warm_ups = key, {}, 0
+        if self._warm_ups < _WARM_UP * self.config.policy_delay:
             self._warm_ups += 1
-            return step
-        if self._step is None:
+            step()
+            return
+        policy = agents.policy_is_due
+        if policy not in self._recorded:
             graph = torch.cuda.CUDAGraph()
             graph.register_generator_state(self._generator)
             with torch.cuda.graph(graph):
                 step()
-            self._step = graph.replay
-        return self._step
+            agents.updates -= 1  # what is recorded is not carried out
+            self._recorded[policy] = graph.replay
+        self._recorded[policy]()
+        agents.updates += 1
 
     def losses(self) -> dict[str, np.ndarray]:
         """Return the means of each of `sac.LOSSES` (K,) over the updates since the last call. Waits for the device.
 
         Those of an agent that has inherited, or been loaded, since then are means over the updates since that.
         """
-        sums = torch.cat([group.loss_sums for group in self._groups], dim=1)
-        means = sums.cpu().numpy() / np.maximum(self.updates - self._losses_since, 1)
+        sums = torch.cat([group.loss_sums for group in self._groups], dim=1).cpu().numpy()
+        delay, before, now = self.config.policy_delay, self._losses_since - self._begun, self.updates - self._begun
+        counts = {
+            **dict.fromkeys(CRITIC_LOSSES, now - before),
+            **dict.fromkeys(ACTOR_LOSSES, now // delay - before // delay),
+        }
+        means = [one / np.maximum(counts[name], 1) for name, one in zip(LOSSES, sums, strict=True)]
         for group in self._groups:
             group.loss_sums.zero_()
         self._losses_since[:] = self.updates

@@ -14,13 +14,17 @@ from workers.shared_table import SharedTable
 EXPLORATION = 255
 """Collector of the transitions that no agent collected."""
 
-_SCALARS = ("terminal", "env_reward", "collector")  # columns of one number a row
+_SCALARS = ("terminal", "left", "env_reward", "collector")  # columns of one number a row
 
 _CPU = torch.device("cpu")
 
-_FOR_BATCHES = ("obs", "action", "next_obs", "terminal", "rewards", "collector", "scale", "shift")
+_PAIRS = ("scale", "shift", "spread")  # columns of one number an agent
+
+_FOR_BATCHES = ("obs", "action", "next_obs", "terminal", "left", "rewards", "collector", *_PAIRS)
 
 _NO_SPREAD = 1e-8  # standard deviation, relative to a mean above 1, below which float32 numbers do not vary
+
+_GROWTH = 1.01  # of the number of transitions added, after which returns are measured again
 
 _SMALLEST_SCALE = 1e-3  # of a column of rewards; the inverse of the largest
 
@@ -34,8 +38,8 @@ class Transitions:
         device: where batches are wanted. On the CPU they are made from the tables' own memory, elsewhere from copies.
 
     Attributes:
-        columns: obs (N, O), action (N, A), next_obs (N, O), terminal (N, 1), rewards (N, K) raw, collector (N, 1),
-            scale (K, 1), shift (K, 1).
+        columns: obs (N, O), action (N, A), next_obs (N, O), terminal (N, 1), left (N, 1), rewards (N, K) raw,
+            collector (N, 1), scale (K, 1), shift (K, 1), spread (K, 1).
     """
 
     def __init__(self, tables: Sequence[SharedTable], shared: bool, device: torch.device = _CPU) -> None:
@@ -50,21 +54,34 @@ class Transitions:
             return None
         return torch.from_numpy(own_rows(self.columns["collector"][:size, 0].numpy(), agent))
 
-    def batch(self, rows: Tensor, agent: int | None = None) -> Batch:
+    def batch(self, rows: Tensor, gamma: float, n_step: int = 1, agent: int | None = None) -> Batch:
         """Return the transitions in rows (K, B) with the rewards of agent k in line k, or in rows (1, B) of one agent.
 
-        A reward is the raw one times the agent's scale, plus its shift.
+        A reward is the raw one times the agent's scale, plus its shift, over its spread. Rewards of `n_step` decisions,
+        fewer at the end of an episode, are summed with their discounts (Sutton and Barto, "Reinforcement Learning",
+        2018, chapter 7), as if the policy of today had taken them.
         """
         agents = torch.arange(len(rows), device=rows.device)[:, None] if agent is None else agent
-        scale, shift = (self.columns[name].view(-1)[agents] for name in ("scale", "shift"))
-        rewards = self.columns["rewards"].view(-1)[rows * self.columns["rewards"].shape[1] + agents]
+        scale, shift, spread = (self.columns[name].view(-1)[agents] for name in _PAIRS)
+        rewards, capacity = self.columns["rewards"], len(self.columns["obs"])
 
-        def column(name: str) -> Tensor:
+        def column(name: str, rows: Tensor) -> Tensor:
             return self.columns[name].index_select(0, rows.reshape(-1)).view(*rows.shape, -1)
 
-        return Batch(
-            column("obs"), column("action"), rewards * scale + shift, column("next_obs"), column("terminal")[..., 0]
-        )
+        def reward(rows: Tensor) -> Tensor:
+            return (rewards.view(-1)[rows * rewards.shape[1] + agents] * scale + shift) / spread
+
+        total, last = reward(rows), rows
+        discount = torch.full_like(total, gamma)
+        if n_step > 1:
+            left = column("left", rows)[..., 0]
+            for step in range(1, n_step):
+                within = left >= step
+                last = torch.where(within, (rows + step) % capacity, last)
+                total = total + torch.where(within, discount * reward(last), 0.0)
+                discount = torch.where(within, discount * gamma, discount)
+        discount = discount * (1 - column("terminal", last)[..., 0])
+        return Batch(column("obs", rows), column("action", rows), total, column("next_obs", last), discount)
 
 
 class ReplayBuffer:
@@ -85,8 +102,9 @@ class ReplayBuffer:
 
     Attributes:
         columns: the stored rows on the host: obs (N, O), action (N, A), next_obs (N, O), variables (N, V),
-            rewards (N, K), and terminal, env_reward and collector (N,).
+            rewards (N, K), and terminal, left (decisions that follow in the episode), env_reward and collector (N,).
         scale, shift: the pairs (K,), which :meth:`rescale` sets.
+        spread: what rewards are divided by (K,), which :meth:`normalize` sets.
         transitions: the same memory, or its copy, as batches are made from it.
     """
 
@@ -107,15 +125,16 @@ class ReplayBuffer:
         widths |= {"obs": obs_size, "rewards": agents} | dict.fromkeys(_SCALARS, 1)
         self._rows = SharedTable.create(capacity, widths)
         self.columns = {name: x[:, 0] if name in _SCALARS else x for name, x in self._rows.columns.items()}
-        pairs = SharedTable.create(agents, {"scale": 1, "shift": 1})
-        self.scale, self.shift = (column[:, 0] for column in pairs.columns.values())
-        self.scale[:] = 1.0
+        pairs = SharedTable.create(agents, dict.fromkeys(_PAIRS, 1))
+        self.scale, self.shift, self.spread = (column[:, 0] for column in pairs.columns.values())
+        self.scale[:] = self.spread[:] = 1.0
         self.transitions = Transitions([self._rows, pairs], shared, device)
         self._count = torch.zeros(agents, dtype=torch.int64, device=device)  # rows that each agent may draw from
         # Without sharing, these: agent k draws from its first _count[k].
         self._own = None if shared else torch.zeros((agents, capacity), dtype=torch.int64, device=device)
         self.added = 0
         self.generation = 0  # how often it was cleared
+        self._normalized = 0  # transitions added when :meth:`normalize` last measured
         self._episodes: deque[tuple[int, int, bool]] = deque()  # first row as counted by `added`, rows, success
 
     @property
@@ -138,6 +157,7 @@ class ReplayBuffer:
             if not np.isfinite(values).all():
                 raise ValueError(f"{name} of a transition is not finite; leave such an episode out")
         count = len(transitions["action"])
+        transitions = {**transitions, "left": np.arange(count - 1, -1, -1, dtype=np.float32)}
         self._episodes.append((self.added, count, success))
         self.added += count
         ranges: list[tuple[int, int]] = []
@@ -165,6 +185,7 @@ class ReplayBuffer:
         """Forget all transitions."""
         self.added = 0
         self.generation += 1
+        self._normalized = 0
         self._episodes.clear()
         self._publish_counts()
 
@@ -202,6 +223,7 @@ class ReplayBuffer:
             has no scale to give or to take, and the scale stays within bounds.
         """
         self.scale[agent], self.shift[agent] = 1.0, 0.0
+        self._normalized = 0
         bounded = None
         if kind and model is not None and self.size:
             new = self.columns["rewards"][: self.size, agent].astype(np.float64)
@@ -211,6 +233,27 @@ class ReplayBuffer:
                 self.shift[agent] = best.mean() - new.mean() * self.scale[agent]
         self._publish_pairs()
         return bounded
+
+    def normalize(self, gamma: float) -> None:
+        """Set each agent's spread to the standard deviation of its discounted returns, from every stored decision on.
+
+        Critics then learn values of the same size, whatever the unit of a reward function is. As long as hardly
+        anything has been added, and no column has been scaled anew, the spreads stay what they are.
+        """
+        if not self._episodes or self.added < _GROWTH * self._normalized:
+            return
+        self._normalized = self.added
+        rewards = np.stack([self.trained_rewards(agent) for agent in range(self.agents)], 1)  # (size, K)
+        rows = [np.arange(first, first + count) % self.capacity for first, count, _ in self._episodes]
+        returns = np.zeros((max(map(len, rows)) + 1, len(rows), self.agents))
+        for episode, own in enumerate(rows):
+            returns[: len(own), episode] = rewards[own]
+        for step in reversed(range(len(returns) - 1)):
+            returns[step] += gamma * returns[step + 1]
+        taken = np.arange(len(returns))[:, None] < [len(own) for own in rows]
+        spread = returns[taken].std(0)
+        self.spread[:] = np.where(spread > _NO_SPREAD, spread, 1.0)
+        self._publish_pairs()
 
     def draw_rows(self, batch_size: int, generator: torch.Generator) -> Tensor:
         """Return rows (K, batch_size) for one update of every agent, drawn on the device, uniformly with replacement.
@@ -240,8 +283,8 @@ class ReplayBuffer:
 
     def _publish_pairs(self) -> None:
         if self.device.type != "cpu":
-            for name, pairs in (("scale", self.scale), ("shift", self.shift)):
-                self.transitions.columns[name][:, 0] = torch.from_numpy(pairs).to(self.device)
+            for name in _PAIRS:
+                self.transitions.columns[name][:, 0] = torch.from_numpy(getattr(self, name)).to(self.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the stored rows, which are not copied, in the ring's own order, and the (scale, shift) pairs."""
@@ -250,18 +293,20 @@ class ReplayBuffer:
             "rows": rows,
             "added": self.added,
             "generation": self.generation,
+            "normalized": self._normalized,
             "episodes": list(self._episodes),
-            "scale": self.scale.copy(),
-            "shift": self.shift.copy(),
+            **{name: getattr(self, name).copy() for name in _PAIRS},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state_dict` returned."""
         self.added, self.generation = state["added"], state["generation"]
+        self._normalized = state["normalized"]
         self._episodes = deque(state["episodes"])
         for name, values in state["rows"].items():
             self.columns[name][: self.size] = values
-        self.scale[:], self.shift[:] = state["scale"], state["shift"]
+        for name in _PAIRS:
+            getattr(self, name)[:] = state[name]
         self._publish(0, self.size, self.columns)
         self._publish_pairs()
         self._publish_counts()

@@ -16,7 +16,9 @@ from torch.optim.adam import adam  # the function behind torch.optim.Adam, which
 
 from models import Activations, BatchedMLP, parameter_count
 
-LOSSES = ("critic_loss", "actor_loss", "temperature", "q_value", "entropy")
+CRITIC_LOSSES = ("critic_loss", "q_value")
+ACTOR_LOSSES = ("actor_loss", "temperature", "entropy")
+LOSSES = (*CRITIC_LOSSES, *ACTOR_LOSSES)
 
 
 class Batch(NamedTuple):
@@ -24,9 +26,9 @@ class Batch(NamedTuple):
 
     obs: Tensor  # (K, B, O)
     action: Tensor  # (K, B, A)
-    reward: Tensor  # (K, B), each agent's own
-    next_obs: Tensor  # (K, B, O)
-    terminal: Tensor  # (K, B), 1 where there is nothing to bootstrap from
+    reward: Tensor  # (K, B), each agent's own, summed over n decisions with their discount
+    next_obs: Tensor  # (K, B, O), after the last of them
+    discount: Tensor  # (K, B), of the value of next_obs: 0 where there is nothing to bootstrap from
 
 
 class Sample(NamedTuple):
@@ -48,12 +50,17 @@ class SacConfig:
     q_lr: float
     p_lr: float
     gamma: float
+    n_step: int
     tau: float
     log_std_min: float
     log_std_max: float
     initial_temperature: float
+    target_entropy: float  # per dimension of the action
+    policy_delay: int
+    layer_norm: bool
     target_update_interval: int
     reward_scale: float
+    normalize_rewards: bool
     constraint_coef: float
 
 
@@ -84,9 +91,12 @@ class Agents:
         self.log_alpha, self.constrained = memory["log_alpha"], memory["constrained"]
         self.count = len(self.log_alpha)
         self.actors = BatchedMLP(_actor_sizes(config), memory["actor"])
-        self.critics, self.targets = (BatchedMLP(_critic_sizes(config), memory[name]) for name in ("critic", "target"))
+        self.critics, self.targets = (
+            BatchedMLP(_critic_sizes(config), memory[name], config.layer_norm) for name in ("critic", "target")
+        )
         self.log_alpha_gradient = torch.zeros_like(self.log_alpha)
         self.any_constrained = False
+        self.updates = 0
         self.loss_sums = memory["loss_sums"].view(len(LOSSES), self.count)
         self._steps = {
             name: torch.zeros((), dtype=torch.float32, device=self.log_alpha.device)
@@ -122,22 +132,27 @@ class Agents:
             before_tanh.tanh(), (log_density - squash).sum(-1), noise_times_std, (log_std == unbounded).float()
         )
 
-    def update(self, batch: Batch, noise: Tensor) -> None:
-        """One gradient step of every critic, actor and temperature. Never waits for the device.
+    @property
+    def policy_is_due(self) -> bool:
+        """Whether the next update has a step of the actors: each `policy_delay`-th has."""
+        return (self.updates + 1) % self.config.policy_delay == 0
 
-        `noise` is standard normal (K, 2, B, A): for the next actions, and for the actor's.
+    def update(self, batch: Batch, noise: Tensor) -> None:
+        """One gradient step of every critic and, if it is due, of every actor and temperature.
+
+        `noise` is standard normal (K, 2, B, A): for the next actions, and for the actor's. Never waits for the device.
         """
-        size = batch.reward.shape[1]
+        size, policy = batch.reward.shape[1], self.policy_is_due
+        self.updates += 1
         alpha = self.log_alpha.exp()[:, None]
         # The actor does not change until its own step, so one pass serves the next actions and the actor's loss.
-        outputs, actor_activations = self.actors.forward(torch.cat((batch.next_obs, batch.obs), 1))
-        sample = self.sample(outputs, noise.flatten(1, 2))
-        (next_action, action), (next_log_density, log_density) = (x.split(size, 1) for x in sample[:2])
+        inputs = torch.cat((batch.next_obs, batch.obs), 1) if policy else batch.next_obs
+        outputs, actor_activations = self.actors.forward(inputs)
+        sample = self.sample(outputs, noise.flatten(1, 2) if policy else noise[:, 0])
+        next_action, next_log_density = sample.action[:, :size], sample.log_density[:, :size]
 
         next_q = self._q_values(self.targets, batch.next_obs, next_action)[0].amin(1)
-        td_target = self.config.reward_scale * batch.reward + self.config.gamma * (1 - batch.terminal) * (
-            next_q - alpha * next_log_density
-        )
+        td_target = self.config.reward_scale * batch.reward + batch.discount * (next_q - alpha * next_log_density)
         # Critic loss: the sum over i = 1, 2 of mean((q_i - td_target)^2), so d loss / d q_i = 2 / B (q_i - td_target).
         q_values, activations = self._q_values(self.critics, batch.obs, batch.action)
         td_error = q_values - td_target[:, None]
@@ -145,36 +160,45 @@ class Agents:
         self.critics.backward(activations, d_q, parameter_gradient=True)
         self._add_constraint_gradient(self.critics, self.memory["critic_anchor"])
         self._adam_step({"critic": self.critics.gradient}, self.config.q_lr)
+        critic_sums, actor_sums = self.loss_sums[:2], self.loss_sums[2:]
+        critic_sums += torch.stack((td_error.square().mean(-1).sum(1), q_values.mean((1, 2))))
+        if policy:
+            actor_sums += self._update_actors(batch.obs, sample, actor_activations, alpha)
 
+    def _update_actors(self, obs: Tensor, sample: Sample, activations: list[Activations], alpha: Tensor) -> Tensor:
+        """One gradient step of every actor and temperature; return their losses, see `LOSSES`.
+
+        The last B rows of `sample` are actions for `obs` (K, B, O), of which `activations` are the actors'.
+        """
         # Actor loss: mean(alpha * log pi(a | s) - min(q_1, q_2)), where a = tanh(u), u = mean + std * noise, and
         # log pi = sum(log N(u; mean, std) - log(1 - a^2)). Hence, for each dimension of the action,
         #   d loss / d mean    = d loss / d q * d q / d a * (1 - a^2) + alpha / B * 2 a
         #   d loss / d log_std = d loss / d mean * std * noise - alpha / B, and 0 where log_std is clamped.
-        q_of_policy, activations = self._q_values(self.critics, batch.obs, action)
+        size = obs.shape[1]
+        action, log_density, noise_times_std, unclamped = (column[:, -size:] for column in sample)
+        q_of_policy, critic_activations = self._q_values(self.critics, obs, action)
         min_q, argmin = q_of_policy.min(1, keepdim=True)
         d_q = torch.zeros_like(q_of_policy).scatter_(1, argmin, -1 / size).view(2 * self.count, size, 1)
-        d_input = self.critics.backward(activations, d_q, input_columns=slice(self.config.obs_size, None))
+        d_input = self.critics.backward(critic_activations, d_q, input_columns=slice(self.config.obs_size, None))
         assert d_input is not None
         d_action = d_input.view(self.count, 2, size, -1).sum(1)
         entropy_weight = (alpha / size)[..., None]
         d_mean = d_action * (1 - action.square()) + 2 * entropy_weight * action
-        d_log_std = (d_mean * sample.noise_times_std[:, size:] - entropy_weight) * sample.unclamped[:, size:]
+        d_log_std = (d_mean * noise_times_std - entropy_weight) * unclamped
         d_outputs = torch.cat((d_mean, d_log_std), -1)
-        self.actors.backward(actor_activations, d_outputs, rows=slice(size, None), parameter_gradient=True)
+        self.actors.backward(activations, d_outputs, rows=slice(-size, None), parameter_gradient=True)
         self._add_constraint_gradient(self.actors, self.memory["actor_anchor"])
 
-        # Temperature loss: log_alpha * (entropy - target entropy), the target being -A.
+        # Temperature loss: log_alpha * (entropy - target entropy).
         entropy = -log_density.mean(-1)
-        torch.add(entropy, self.config.action_size, out=self.log_alpha_gradient)
+        target_entropy = self.config.target_entropy * self.config.action_size
+        torch.sub(entropy, target_entropy, out=self.log_alpha_gradient)
         self._adam_step({"actor": self.actors.gradient, "log_alpha": self.log_alpha_gradient}, self.config.p_lr)
+        return torch.stack(((alpha * log_density - min_q[:, 0]).mean(-1), alpha[:, 0], entropy))
 
-        critic_loss = td_error.square().mean(-1).sum(1)
-        actor_loss = (alpha * log_density - min_q[:, 0]).mean(-1)
-        self.loss_sums += torch.stack((critic_loss, actor_loss, alpha[:, 0], q_values.mean((1, 2)), entropy))
-
-    def update_targets(self, updates: int) -> None:
+    def update_targets(self) -> None:
         """Move the targets towards the critics by the factor tau, every `target_update_interval` updates."""
-        if updates % self.config.target_update_interval == 0:
+        if self.updates % self.config.target_update_interval == 0:
             self.targets.values.lerp_(self.critics.values, self.config.tau)
 
     def _q_values(self, critics: BatchedMLP, obs: Tensor, action: Tensor) -> tuple[Tensor, list[Activations]]:
@@ -236,9 +260,10 @@ class Agents:
         self.any_constrained = bool(self.constrained.any())
 
     def set_updates(self, count: int) -> None:
-        """Set the number of steps that the optimizers have taken."""
-        for step in self._steps.values():
-            step.fill_(count)
+        """Set the number of updates that the agents have made."""
+        self.updates = count
+        for name, step in self._steps.items():
+            step.fill_(count if name == "critic" else count // self.config.policy_delay)
 
     def _network_indices(self, agent: int, networks: BatchedMLP) -> range:
         """Return the indices of an agent's networks."""

@@ -78,7 +78,7 @@ def learn(population: Population, updates: int) -> None:
 
 def learn_uncaptured(population: Population, updates: int) -> None:
     """The same, each kernel called for itself."""
-    population._recorded = lambda step, key: step  # type: ignore[method-assign]
+    population._make = lambda step, agents, key: step()  # type: ignore[method-assign]
     population.learn(BATCH, updates)
 
 
@@ -86,7 +86,7 @@ def draw(population: Population, updates: int) -> None:
     """Batches and noise of all agents for so many updates."""
     for update, agent in itertools.product(range(updates), range(population.count)):
         rows, _ = draw_rows_and_noise(0, agent, update, population.buffer.size, BATCH, population.config.action_size)
-        population.buffer.transitions.batch(rows, agent)
+        population.buffer.transitions.batch(rows, 0.99, 1, agent)
 
 
 def begun_run(logs: str, device: torch.device) -> LaRes:

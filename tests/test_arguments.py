@@ -11,8 +11,9 @@ from typing import Literal, get_args, get_origin
 
 import pytest
 
-from arguments import HYPHENATED, IGNORED, PRESETS, Arguments, default_name, parse_args
+from arguments import Arguments, default_name, parse_args
 from runs.flags import flags_of
+from runs.presets import HYPHENATED, IGNORED, PRESETS
 
 FROM_SCRATCH = """
     --env-name='window-close-v2' --buffer_transfer=0 --scale_type=2 --Inter_Loop_freq=1000000 --ucb_type='max'
@@ -185,7 +186,10 @@ def test_every_unit_is_known():
         "env steps": {*env_steps, "LLM_freq"},
         "per decision": {"gamma", "update_cycles"},
         "transitions, one per decision": {"buffer_size", "batch_size"},
+        "decisions": {"n_step"},
         "updates": {"target_update_interval"},
+        "updates of the critics": {"policy_delay"},
+        "nats per dimension of the action": {"target_entropy"},
         "episodes": {"eval_episodes", "final_episodes", "windows_length"},
         "agents": {"elite_num"},
         "units": {"hidden_size"},

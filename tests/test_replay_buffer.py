@@ -39,7 +39,7 @@ def fill(buffer, first, count, collector=0, success=False):
 
 
 def draw(buffer, size, generator):
-    return buffer.transitions.batch(buffer.draw_rows(size, generator))
+    return buffer.transitions.batch(buffer.draw_rows(size, generator), 0.9)
 
 
 def test_a_batch_is_made_of_whole_rows_with_each_agents_own_reward():
@@ -50,7 +50,7 @@ def test_a_batch_is_made_of_whole_rows_with_each_agents_own_reward():
     assert serial.shape == (3, 64)
     torch.testing.assert_close(batch.action, (serial + 0.25)[..., None].expand(-1, -1, ACTION))
     torch.testing.assert_close(batch.next_obs, (serial + 1)[..., None].expand(-1, -1, OBS))
-    torch.testing.assert_close(batch.terminal, (serial % 7 == 0).float())
+    torch.testing.assert_close(batch.discount, 0.9 * (serial % 7 != 0).float())
     for agent in range(3):
         torch.testing.assert_close(batch.reward[agent], reward_of(agent, serial[agent]))
     assert not torch.equal(serial[0], serial[1])  # each agent draws for itself
@@ -213,9 +213,49 @@ def test_a_process_that_attaches_the_memory_makes_the_same_batches(shared):
             torch.testing.assert_close(*own)
             assert set(buffer.columns["collector"][own[0].numpy()]) == {agent}
             rows = own[0][None]
-        batches = [transitions.batch(rows, agent) for transitions in (buffer.transitions, elsewhere)]
+        batches = [transitions.batch(rows, 0.9, 1, agent) for transitions in (buffer.transitions, elsewhere)]
         torch.testing.assert_close(*batches)
         np.testing.assert_array_equal(batches[0].reward[0], buffer.trained_rewards(agent)[rows[0]])
+
+
+@pytest.mark.parametrize("n_step", [1, 3, 20])
+def test_rewards_of_n_decisions_are_summed_up_to_the_end_of_their_episode(n_step):
+    buffer, gamma = make(25, agents=2), 0.9
+    ends = {}  # serial number of each transition: that of its episode's last
+    for first, count in ((0, 7), (7, 10), (17, 12)):  # the ring comes round in the third
+        fill(buffer, first, count)
+        buffer.columns["terminal"][:] = buffer.columns["obs"][:, 0] == 16  # the second ends in a terminal state
+        ends |= dict.fromkeys(range(first, first + count), first + count - 1)
+    buffer.rescale(1, 0, 2)
+    rows = torch.arange(25).expand(2, -1)
+    batch = buffer.transitions.batch(rows, gamma, n_step)
+    for row, serial in enumerate(buffer.columns["obs"][:, 0].astype(int)):
+        last = min(serial + n_step - 1, ends[serial])
+        for agent in range(2):
+            rewards = reward_of(agent, np.arange(serial, last + 1)) * buffer.scale[agent] + buffer.shift[agent]
+            total = sum(gamma**step * reward for step, reward in enumerate(rewards))
+            assert batch.reward[agent, row].item() == pytest.approx(total, rel=1e-5)
+            discount = 0.0 if last == 16 else gamma ** (last - serial + 1)
+            assert batch.discount[agent, row].item() == pytest.approx(discount)
+            assert batch.next_obs[agent, row, 0].item() == last + 1
+
+
+def test_normalized_returns_have_a_spread_of_one_whatever_the_unit_of_the_reward():
+    buffer, gamma = make(25, agents=3), 0.8
+    for first, count in ((0, 7), (7, 10), (17, 6)):
+        fill(buffer, first, count)
+    buffer.set_rewards(1, 0, 23, buffer.columns["rewards"][:23, 0] * 1000)
+    buffer.set_rewards(2, 0, 23, np.zeros(23, np.float32))  # returns that do not vary have no spread
+    returns = []
+    for first, last in ((0, 6), (7, 16), (17, 22)):
+        for start in range(first, last + 1):
+            returns += [sum(gamma**step * reward_of(0, start + step) for step in range(last + 1 - start))]
+    buffer.normalize(gamma)
+    spread = np.std(returns)
+    np.testing.assert_allclose(buffer.spread, [spread, 1000 * spread, 1.0], rtol=1e-5)
+    batch = buffer.transitions.batch(torch.arange(23).expand(3, -1), gamma)
+    torch.testing.assert_close(batch.reward[0], batch.reward[1])
+    torch.testing.assert_close(batch.reward[0], reward_of(0, batch.obs[0, :, 0]) / spread, check_dtype=False)
 
 
 def test_a_restored_buffer_goes_on_as_the_saved_one():

@@ -37,8 +37,13 @@ def mlp(state):
     layers = []
     weights = [value for name, value in state.items() if name.endswith("weight")]
     for weight in weights:
-        layers += [nn.Linear(weight.shape[1], weight.shape[0]), nn.ReLU()]
-    network = nn.Sequential(*layers[:-1])
+        layers += [nn.Linear(weight.shape[1], weight.shape[0]), nn.LayerNorm(len(weight), elementwise_affine=False)]
+        layers += [nn.ReLU()]
+    if all(int(name.split(".")[0]) % 2 == 0 for name in state):  # no layer norms: those of three layers would be at 3
+        layers = [layer for layer in layers if not isinstance(layer, nn.LayerNorm)]
+        network = nn.Sequential(*layers[:-1])
+    else:
+        network = nn.Sequential(*layers[:-2])
     network.load_state_dict(state)
     return network
 
@@ -46,7 +51,8 @@ def mlp(state):
 class PlainSac:
     """One soft actor-critic agent in the textbook's form, with the parameter constraint as a term of its losses."""
 
-    def __init__(self, networks, log_alpha, anchor=None):
+    def __init__(self, networks, log_alpha, anchor=None, config=CONFIG):
+        self.config, self.updates = config, 0
         self.actor, self.q1, self.q2, self.t1, self.t2 = (mlp(state) for state in networks.values())
         self.log_alpha = log_alpha.detach().clone().requires_grad_()
         self.anchor = None if anchor is None else [mlp(state) for state in list(anchor.values())[:3]]
@@ -75,33 +81,40 @@ class PlainSac:
         pairs = zip(network.parameters(), self.anchor[index].parameters(), strict=True)
         return CONFIG.constraint_coef * sum(((p - fixed.detach()) ** 2).sum() for p, fixed in pairs)
 
-    def update(self, obs, action, reward, next_obs, terminal, noise):
+    def update(self, obs, action, reward, next_obs, discount, noise):
+        self.updates += 1
         alpha = self.log_alpha.exp().detach()
         with torch.no_grad():
             next_action, next_log_density = self.policy(next_obs, noise[0])
             pair = torch.cat([next_obs, next_action], -1)
             value = torch.minimum(self.t1(pair), self.t2(pair))[:, 0] - alpha * next_log_density
-            td_target = reward + CONFIG.gamma * (1 - terminal) * value
+            td_target = reward + discount * value
         pair = torch.cat([obs, action], -1)
         for index, (critic, optimizer) in enumerate([(self.q1, self.q1_optimizer), (self.q2, self.q2_optimizer)], 1):
             loss = ((critic(pair)[:, 0] - td_target) ** 2).mean() + self.constraint(critic, index)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        new_action, log_density = self.policy(obs, noise[1])
+        if self.updates % self.config.policy_delay == 0:
+            self.update_policy(obs, noise[1])
+        for network, target in ((self.q1, self.t1), (self.q2, self.t2)):
+            for source, slow in zip(network.parameters(), target.parameters(), strict=True):
+                slow.data.copy_((1 - CONFIG.tau) * slow.data + CONFIG.tau * source.data)
+
+    def update_policy(self, obs, noise):
+        alpha = self.log_alpha.exp().detach()
+        new_action, log_density = self.policy(obs, noise)
         pair = torch.cat([obs, new_action], -1)
         loss = (alpha * log_density - torch.minimum(self.q1(pair), self.q2(pair))[:, 0]).mean()
         loss = loss + self.constraint(self.actor, 0)
         self.actor_optimizer.zero_grad()
         loss.backward()
         self.actor_optimizer.step()
-        alpha_loss = -(self.log_alpha * (log_density.detach() - ACTION)).mean()
+        target_entropy = self.config.target_entropy * ACTION
+        alpha_loss = -(self.log_alpha * (log_density.detach() + target_entropy)).mean()
         self.alpha_optimizer.zero_grad()
         alpha_loss.backward()
         self.alpha_optimizer.step()
-        for network, target in ((self.q1, self.t1), (self.q2, self.t2)):
-            for source, slow in zip(network.parameters(), target.parameters(), strict=True):
-                slow.data.copy_((1 - CONFIG.tau) * slow.data + CONFIG.tau * source.data)
 
     def networks(self):
         return [self.actor, self.q1, self.q2, self.t1, self.t2]
@@ -129,7 +142,7 @@ def new_population(agents, seed, config=CONFIG, learners=1):
 
 def put_into_one_group(population, seed):
     """Let the agents of a new population be updated together, as they are on a GPU."""
-    agents = new_agents(CONFIG, population.count, CPU)
+    agents = new_agents(population.config, population.count, CPU)
     agents.initialize(torch.Generator().manual_seed(seed))
     population._groups = [agents]
 
@@ -141,7 +154,7 @@ def update(population, batch, noise):
     population.updates += 1
     for agents, (*own, own_noise) in zip(population._groups, columns, strict=True):
         agents.update(Batch(*own), own_noise)
-        agents.update_targets(population.updates)
+        agents.update_targets()
 
 
 def random_noise(agents, generator):
@@ -152,8 +165,8 @@ def random_batch(agents, generator):
     def normal(*shape):
         return torch.randn(agents, BATCH, *shape, generator=generator)
 
-    terminal = (torch.rand(agents, BATCH, generator=generator) < 0.3) * 1.0
-    return Batch(normal(OBS), torch.tanh(normal(ACTION)), normal(), normal(OBS), terminal)
+    discount = CONFIG.gamma * (torch.rand(agents, BATCH, generator=generator) > 0.3)
+    return Batch(normal(OBS), torch.tanh(normal(ACTION)), normal(), normal(OBS), discount)
 
 
 def assert_same(population, plain, rtol, atol):
@@ -179,16 +192,18 @@ def precision(request, monkeypatch):
 
 @pytest.mark.parametrize("inherited", [False, True])
 @pytest.mark.parametrize("together", [False, True])
-def test_a_population_update_equals_separate_plain_updates(inherited, together, precision):
+@pytest.mark.parametrize("changes", [{}, {"layer_norm": True, "policy_delay": 2, "target_entropy": -0.5}])
+def test_a_population_update_equals_separate_plain_updates(inherited, together, changes, precision):
     agents = 3
-    population = new_population(agents, seed=1)
+    config = replace(CONFIG, **changes)
+    population = new_population(agents, 1, config)
     if together:
         put_into_one_group(population, seed=1)
     if inherited:  # before any update the optimizers are as new, as those of the plain agents are
         population.inherit(2, [0, 1])
     anchors = [population.networks(k) if inherited and k != 2 else None for k in range(agents)]
     log_alpha = math.log(CONFIG.initial_temperature)
-    plain = [PlainSac(population.networks(k), torch.tensor(log_alpha), anchors[k]) for k in range(agents)]
+    plain = [PlainSac(population.networks(k), torch.tensor(log_alpha), anchors[k], config) for k in range(agents)]
     for agent in plain:
         agent.double()
     generator = torch.Generator().manual_seed(2)
@@ -203,12 +218,12 @@ def test_a_population_update_equals_separate_plain_updates(inherited, together, 
 
 def test_a_terminal_state_is_not_bootstrapped_and_a_time_limit_is():
     # With gamma 1 and a reward of one, a critic learns 1 where the state is terminal, and more where it is not.
-    config = replace(FLAGS, hidden_size=32, q_lr=1e-2, gamma=1.0, tau=1.0).sac_config(OBS, ACTION)
+    config = replace(FLAGS, hidden_size=32, q_lr=1e-2, tau=1.0).sac_config(OBS, ACTION)
     population = new_population(1, 3, config)
     generator = torch.Generator().manual_seed(4)
     batch = random_batch(1, generator)
-    terminal = torch.arange(BATCH).remainder(2).float()[None]
-    batch = batch._replace(reward=torch.ones(1, BATCH), terminal=terminal)
+    discount = 1 - torch.arange(BATCH).remainder(2).float()[None]
+    batch = batch._replace(reward=torch.ones(1, BATCH), discount=discount)
     for _ in range(300):
         update(population, batch, random_noise(1, generator))
     state = population.networks(0)
@@ -343,8 +358,8 @@ def test_losses_of_an_agent_that_diverged_and_returned_are_those_since_its_retur
     assert losses["temperature"][1] == pytest.approx(CONFIG.initial_temperature, rel=0.02)
 
 
-def random_networks(count, sizes, seed):
-    networks = BatchedMLP(sizes, torch.zeros(count * parameter_count(sizes)))
+def random_networks(count, sizes, seed, layer_norm=False):
+    networks = BatchedMLP(sizes, torch.zeros(count * parameter_count(sizes)), layer_norm)
     for index in range(count):
         networks.initialize(index, torch.Generator().manual_seed(seed + index))
     return networks
@@ -361,8 +376,9 @@ def products(request, monkeypatch):
 
 @pytest.mark.usefixtures("products")
 @pytest.mark.parametrize("sizes", [(5, 8, 8, 2), (40, 64, 48, 1)])
-def test_a_stack_is_its_networks_side_by_side(sizes):
-    networks = random_networks(3, sizes, 12)
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_a_stack_is_its_networks_side_by_side(sizes, layer_norm):
+    networks = random_networks(3, sizes, 12, layer_norm)
     inputs = torch.randn(3, 6, sizes[0])
     outputs, _ = networks.forward(inputs)
     for k in range(3):
@@ -374,8 +390,9 @@ def test_a_stack_is_its_networks_side_by_side(sizes):
 
 @pytest.mark.usefixtures("products")
 @pytest.mark.parametrize("sizes", [(5, 8, 8, 2), (40, 64, 48, 1)])
-def test_the_gradient_of_a_stack_is_that_of_its_networks(sizes):
-    networks = random_networks(3, sizes, 13)
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_the_gradient_of_a_stack_is_that_of_its_networks(sizes, layer_norm):
+    networks = random_networks(3, sizes, 13, layer_norm)
     inputs, weights = torch.randn(3, 6, sizes[0]), torch.randn(3, 4, sizes[-1])
     networks.gradient.fill_(float("nan"))
     _, activations = networks.forward(inputs)
@@ -395,9 +412,11 @@ def test_the_gradient_of_a_stack_is_that_of_its_networks(sizes):
     torch.testing.assert_close(networks.gradient, before, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("interval", [1, 3])
-def test_however_many_learners_share_the_work_the_population_is_the_same(interval):
-    config = replace(CONFIG, target_update_interval=interval)
+@pytest.mark.parametrize(
+    "changes", [{}, {"target_update_interval": 3}, {"policy_delay": 3, "n_step": 3, "layer_norm": True}]
+)
+def test_however_many_learners_share_the_work_the_population_is_the_same(changes):
+    config = replace(CONFIG, **changes)
     populations = [new_population(5, 15, config, learners) for learners in (1, 2, 4)]
     for population in populations:
         with contextlib.closing(population):
@@ -423,7 +442,7 @@ def test_learning_is_one_update_after_another():
     for number in range(1, 11):
         drawn = [draw(16, agent, number, updated.buffer.size, 8, ACTION) for agent in range(3)]
         rows, noise = (torch.cat(parts) for parts in zip(*drawn, strict=True))
-        update(updated, updated.buffer.transitions.batch(rows), noise)
+        update(updated, updated.buffer.transitions.batch(rows, CONFIG.gamma), noise)
     for k in range(3):
         torch.testing.assert_close(learned.agent_state(k), updated.agent_state(k), rtol=0, atol=0)
 
@@ -529,9 +548,9 @@ def test_an_update_never_waits_for_the_device(monkeypatch):
     buffer = filled_buffer(3)
     with FakeTensorMode(allow_non_fake_inputs=True):
         for agents.any_constrained in (False, True):
-            batch = buffer.transitions.batch(buffer.draw_rows(BATCH, generator))
+            batch = buffer.transitions.batch(buffer.draw_rows(BATCH, generator), 0.9, 3)
             agents.update(batch, torch.randn(3, 2, BATCH, ACTION, generator=generator))
-        agents.update_targets(1)
+        agents.update_targets()
         with pytest.raises(DataDependentOutputException):
             batch.obs.sum().item()
 
@@ -569,9 +588,9 @@ def test_an_update_is_recorded_once_and_again_when_its_kernels_are_others(monkey
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
-@pytest.mark.parametrize("interval", [1, 3])
-def test_a_recorded_update_learns_what_the_update_does(interval):
-    config = replace(CONFIG, target_update_interval=interval)
+@pytest.mark.parametrize("changes", [{}, {"target_update_interval": 3}, {"policy_delay": 3, "n_step": 3}])
+def test_a_recorded_update_learns_what_the_update_does(changes):
+    config = replace(CONFIG, **changes)
     buffer = filled_buffer(3, 1_000, torch.device("cuda"))
     recorded, plain = (Population(config, buffer, initial_seed=19, learning_seed=20) for _ in range(2))
     generator = torch.Generator("cuda").manual_seed(20)
@@ -580,7 +599,7 @@ def test_a_recorded_update_learns_what_the_update_does(interval):
         add_noise(buffer, count, numbers)
         recorded.learn(8, 40)
         for _ in range(40):
-            batch = buffer.transitions.batch(buffer.draw_rows(8, generator))
+            batch = buffer.transitions.batch(buffer.draw_rows(8, generator), config.gamma, config.n_step)
             update(plain, batch, torch.randn((3, 2, 8, ACTION), generator=generator, device="cuda"))
         if count == 300:
             for population in (recorded, plain):
