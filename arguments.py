@@ -138,7 +138,7 @@ class Arguments:
     )
     reward_scale: float = flag(1.0, "factor on every reward drawn from the buffer", real(0, above=True))
     gamma: float = flag(0.99, "discount", real(0, 1), unit="per decision")
-    n_step: int = flag(1, "rewards that are summed before the critics value the rest", whole(1), unit="decisions")
+    n_step: int = flag(1, "rewards that are summed before the critics value the rest", whole(1, 100), unit="decisions")
     tau: float = flag(5e-3, "share of the critics in their targets at each target update", real(0, 1, above=True))
     target_update_interval: int = flag(1, "from one target update to the next", whole(1), unit="updates")
     log_std_max: float = flag(2.0, "upper bound of the policy's log standard deviation", real(-float("inf")))

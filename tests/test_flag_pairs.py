@@ -53,7 +53,7 @@ OTHERS: dict[str, list[dict[str, Any]]] = {
     "updates": [{"update_cycles": 0.3}, {"update_cycles": 2.0}],
     "reward": [{"reward_scale": 0.1}],
     "discount": [{"gamma": 0.0}, {"gamma": 1.0}],
-    "returns": [{"n_step": 3}, {"n_step": 1000}],
+    "returns": [{"n_step": 3}, {"n_step": 20}],
     "critics": [{"layer_norm": 1}],
     "normalization": [{"normalize_rewards": 1}],
     "actors": [{"policy_delay": 2}, {"target_entropy": 0.5}],
