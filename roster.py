@@ -113,7 +113,8 @@ class Roster:
                 return False
         if self._args.buffer_transfer:
             rewards = self._buffer.columns["rewards"][:size, best].copy()
-        function.raw_mean, function.raw_std = float(rewards.mean(dtype=float)), float(rewards.std(dtype=float))
+        if size:
+            function.raw_mean, function.raw_std = float(rewards.mean(dtype=float)), float(rewards.std(dtype=float))
         self._buffer.set_rewards(slot, 0, size, rewards)
         if bounded := self._buffer.rescale(slot, best, self._args.scale_type):
             self._log.say(f"function {function.id}: {bounded}")
