@@ -5,8 +5,13 @@ This room asks a model, which may be a service, a program search, a recording or
 longer than its deadline, spend more than its budget, or show a model anything of the human reward from scratch. What a
 service says is text of others: it reaches the log through `errors.plain` alone, and never with a key in it.
 
-Others use `connect.connect` (the model that ``--model`` names), `builtin.ProgramSearch`, `rounds.RewardSearch` with its
-`Program` and `AgentReport`, `prompting.Prompts`, and of `protocol` what a model of one's own needs: `LanguageModel`,
-`Request`, `Reply`, `Usage`, `ServiceAway` and `BudgetSpent`. They import them from these modules, since a run that
-sends no request loads no client.
+Others use
+
+- `connect.connect_by_flags`: the model that ``--model`` names; `builtin.ProgramSearch`: the one that needs no service,
+- `rounds.RewardSearch` and its `reward_function.RewardFunction`; `choice.order_share`,
+- `feedback`: what the model is told of an agent; `prompting.Prompts`,
+- `protocol`: what a model of one's own needs: `LanguageModel`, `Request`, `Reply`, `Usage`, `ServiceAway`,
+  `BudgetSpent`.
+
+They import them from these modules, since a run that sends no request loads no client.
 """

@@ -1,6 +1,7 @@
 """Imports run downward: what each part of the project may know of the others."""
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -20,6 +21,13 @@ def exported(room: str) -> set[str]:
     """What the face of a room hands out."""
     tree = ast.parse(FILES[room].read_text(encoding="utf-8")) if room in ROOMS else ast.Module([], [])
     return {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+
+
+def exported_modules(face: ast.Module) -> set[str]:
+    """The modules of a room from which its face hands out names."""
+    return {
+        node.module.split(".")[1] for node in ast.walk(face) if isinstance(node, ast.ImportFrom) and "." in node.module
+    }
 
 
 def imported(module: str) -> set[str]:
@@ -73,6 +81,16 @@ def test_the_rooms_know_nothing_of_the_loop():
     for module in FILES:
         if module.split(".")[0] in ROOMS and not module.startswith("runs."):
             assert not imported(module) & LEARNING, module
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_face_names_what_others_use(room):
+    face = ast.parse(FILES[room].read_text(encoding="utf-8"))
+    words = set(re.findall(r"\w+", ast.get_docstring(face))) | exported_modules(face)
+    for module in FILES:
+        if module.split(".")[0] != room:
+            used = {name.split(".")[1] for name in imported(module) if name.startswith(f"{room}.")}
+            assert used <= words, f"{module} uses what the face of {room} does not name: {used - words}"
 
 
 def test_the_root_shows_the_algorithm():
