@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 FLAGS = (
     "--model=builtin --env-name=drawer-close --seed=1 --total-timesteps=900 --init-exploration-steps=300 "
     "--LLM_freq=300 --display-interval=150 --episode-length=50 --eval-episodes=2 --final_episodes=4 --pop_size=3 "
