@@ -101,8 +101,8 @@ class LaRes:
         self.collectors = Collectors(
             task, shape, self.untrained + 1, args.num_workers, bool(args.hide_goal), args.action_repeat
         )
-        stranger = self.population.untrained_policy(self.seed(Use.UNTRAINED))
-        self.collectors.set_policies(np.tile(stranger, (self.untrained + 1, 1)))
+        initial = self.population.untrained_policy(self.seed(Use.UNTRAINED))
+        self.collectors.set_policies(np.tile(initial, (self.untrained + 1, 1)))
         decisions = args.episode_length // args.action_repeat
         self.simulator = Simulator(self.collectors, args.seed, decisions, args.success, self.log.say)
         self.search = RewardSearch(
@@ -264,7 +264,7 @@ class LaRes:
 
         if self.args.restart:
             self.buffer.clear()
-            self.roster.begin_anew(self.seed(Use.NETWORKS, self.round))
+            self.roster.start_over(self.seed(Use.NETWORKS, self.round))
         newcomers: list[int] = []
         for function in self.search.improve(
             self.round,

@@ -109,7 +109,7 @@ class Learners:
         What an agent has to do in a chunk is job_for(agent, chunk). Once `stop` says so, no chunk is begun any more.
 
         Returns:
-            How many updates each agent has made, and whose learner ended in the midst of one and how: what is left of
+            How many updates each agent has made, and whose learner ended during one and how: what is left of
             such an agent is neither old nor new.
 
         Raises:

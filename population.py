@@ -71,7 +71,7 @@ class Population:
     def learn(self, batch_size: int, updates: int, stop: Callable[[], bool] = lambda: False) -> dict[int, str]:
         """Update every agent that many times, each from batches of its own; fewer times once `stop` says so.
 
-        From an empty buffer nothing is learned. Returns which agents are of no use any more, and why; see
+        From an empty buffer nothing is learned. Returns which agents can no longer be used, and why; see
         `Learners.learn`. Raises RunError as it does.
         """
         if not self.buffer.size:
@@ -158,7 +158,7 @@ class Population:
 
     # --- inheritance ------------------------------------------------------------------------------------------------
 
-    def begin_anew(self, initial_seed: int) -> None:
+    def start_over(self, initial_seed: int) -> None:
         """Give every agent new networks, optimizers and temperatures."""
         initial = torch.Generator().manual_seed(initial_seed)
         self._begun = self.updates
@@ -204,9 +204,9 @@ class Population:
 
     def untrained_policy(self, seed: int) -> np.ndarray:
         """Return the parameters (P,) of an actor that has learned nothing, laid out as by :meth:`policies`."""
-        stranger = new_agents(self.config, 1, torch.device("cpu"))
-        stranger.initialize(torch.Generator().manual_seed(seed))
-        return stranger.actors.row(0).numpy()
+        untrained = new_agents(self.config, 1, torch.device("cpu"))
+        untrained.initialize(torch.Generator().manual_seed(seed))
+        return untrained.actors.row(0).numpy()
 
     def networks(self, agent: int) -> dict[str, dict[str, Tensor]]:
         """Return an agent's networks as plain state dicts under the names of their files."""
@@ -225,7 +225,7 @@ class Population:
         return group.state(k)
 
     def load_agent_state(self, agent: int, state: Mapping[str, Tensor]) -> None:
-        """Write what :meth:`agent_state` returned, or a part of it. The agent's sums of losses begin anew."""
+        """Write what :meth:`agent_state` returned, or a part of it. The agent's sums of losses start from zero."""
         group, k = self._place(agent)
         group.load(k, state)
         group.loss_sums[:, k] = 0.0

@@ -88,7 +88,7 @@ class ReplayBuffer:
     """A ring of transitions in preallocated float32 columns.
 
     They lie in one memory file, of which reward workers map the beginning, and learners all. On the CPU batches are
-    made from the very same memory, on a GPU from copies that are written once, as transitions arrive.
+    made from the same memory, on a GPU from copies that are written once, as transitions arrive.
 
     Rewards are stored raw, one column an agent. A column's (scale, shift) pair is applied when a batch is made, so that
     rewards stored before and after the pair was set cannot disagree.

@@ -1,4 +1,4 @@
-"""Who is in the game: the one place through which an agent leaves, and comes back fit to play.
+"""Which agents take part: the one place where an agent drops out, and where it returns fit to learn and act.
 
 An agent plays while its networks are finite and its reward function gives rewards. One that plays has finite networks,
 a complete reward column, and critics that were learned on that column or fit its scale.
@@ -33,7 +33,7 @@ class Roster:
 
     Attributes:
         functions: the reward function in each slot.
-        diverged: agents whose networks are of no use, with the reason. Their reward functions go on giving rewards, so
+        diverged: agents whose networks are unusable, with the reason. Their reward functions go on giving rewards, so
             that their columns stay complete.
         failed: agents whose reward function failed, with the reason. Their columns are incomplete, so only a new
             function brings them back.
@@ -168,7 +168,7 @@ class Roster:
         broken = {int(agent): "they are not finite" for agent in np.flatnonzero(~self._population.finite())}
         for agent, reason in {**broken, **lost}.items():
             if agent not in self.diverged:
-                self.diverged[agent] = f"its networks are of no use: {reason}"
+                self.diverged[agent] = f"its networks are unusable: {reason}"
                 self._log.say(f"agent {agent} is out until the next search round: {self.diverged[agent]}")
         if self.diverged and not any(self.plays(slot) for slot in self.functions):
             self._log.say("no agent of the population is left; those that diverged go back to their last good networks")
@@ -208,9 +208,9 @@ class Roster:
             self.failed.pop(agent, None)
         self.remember()
 
-    def begin_anew(self, initial_seed: int) -> None:
+    def start_over(self, initial_seed: int) -> None:
         """Give every agent new networks, so that all that diverged are back in the game."""
-        self._population.begin_anew(initial_seed)
+        self._population.start_over(initial_seed)
         self.diverged.clear()
         self.remember()
 

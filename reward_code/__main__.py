@@ -30,7 +30,9 @@ def _columns_of(task: Any, state: Any, columns: Columns) -> dict[str, np.ndarray
     for name, value in state.items():
         place = task.inputs.get(name)
         if place is None:
-            raise UsageError(f"the state names {name}, which is no variable of {task.name}{nearest(name, task.inputs)}")
+            raise UsageError(
+                f"the state names {name}, which is not a variable of {task.name}{nearest(name, task.inputs)}"
+            )
         try:
             row[place.column][0, place.start : place.stop] = np.asarray(value, np.float32).reshape(place.shape).ravel()
         except (TypeError, ValueError, OverflowError):

@@ -36,7 +36,7 @@ def _check_signature(tree: ast.Module, inputs: Mapping[str, Any]) -> None:
     variables = ", ".join(name for number, name in enumerate(inputs) if places[number] not in places[:number])
     for argument in arguments:
         if argument.arg not in inputs:
-            unknown = f"compute_reward takes `{argument.arg}`, which is no variable of this task"
+            unknown = f"compute_reward takes `{argument.arg}`, which is not a variable of this task"
             raise Rejected("signature", f"{unknown}{nearest(argument.arg, inputs)}; the variables are {variables}")
     if not arguments:
         raise Rejected("signature", f"compute_reward takes no variable; there are {variables}")

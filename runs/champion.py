@@ -83,7 +83,7 @@ class Champions:
         return self.best is candidate
 
     def confirm(self, found: Mapping[int, tuple[tuple[float, ...], Figures]]) -> None:
-        """Rank the candidates anew by (fitness, figures) of fresh episodes, given by their place in the order."""
+        """Rank the candidates again by (fitness, figures) of fresh episodes, given by their place in the order."""
         for place, (fitness, figures) in found.items():
             self.candidates[place].fitness, self.candidates[place].confirmed = fitness, figures
         self._sort()

@@ -29,7 +29,7 @@ class Completion:
 
 
 def read_completion(body: str) -> Completion | None:
-    """Return what a body holds, whatever the service made of the protocol; None when it is no chat completion."""
+    """Return what a body holds, whatever the service made of the protocol; None if it is not a chat completion."""
     try:
         value = _merge_events(body) if _is_stream(body) else json.loads(body)
     except (ValueError, RecursionError):

@@ -13,7 +13,7 @@ Message = dict[str, str]  # "role": system, user or assistant; "content": the te
 
 
 class ServiceAway(Exception):
-    """No text came, and asking again in this round is no use. The message is one line."""
+    """No text came, and asking again in this round is pointless. The message is one line."""
 
 
 class BudgetSpent(Exception):

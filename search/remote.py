@@ -17,7 +17,7 @@ from search.protocol import BudgetSpent, LanguageModel, Message, Reply, Request,
 from search.request_form import RequestForm
 from search.service_errors import NO_CONNECTION, Trouble, read_trouble
 
-RETRIES = 6  # of one request after trouble that is no request for patience; with the backoff, about half a minute
+RETRIES = 6  # of one request after trouble other than a request for patience; with the backoff, about half a minute
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0  # seconds before a request is repeated, when the service names none
 

@@ -59,7 +59,7 @@ class RequestForm:
         return [first, *messages[2:]]
 
     def after(self, trouble: Trouble, sent: Mapping[str, Any], path: str) -> "RequestForm | None":
-        """Return the form to try next, None when another one is no use.
+        """Return the form to try next, None when no other form can help.
 
         A service that names what it refuses gets exactly that changed. To any other refusal the answer is to leave out
         n first, then the temperature, then the bound on tokens. `sent` are the parameters that may be changed, `path`

@@ -38,7 +38,7 @@ _WAIT_IN_FIELD = re.compile(
 
 @dataclass(frozen=True)
 class Trouble:
-    """One answer of a service that is no completion.
+    """One answer of a service that is not a completion.
 
     `status` is that of HTTP, or the one that an error inside a 200 stands for; `words` the service's own sentence in
     one line; `parameter` the name that it complains about, if it says one; `code` its own short word for the error;

@@ -175,8 +175,8 @@ class _Derivation:
         changes = f"self.{name}" in _assigned(self.method("reset_model").body)
         if changes or not isinstance(value, (int, float)):
             raise UsageError(
-                f"the human reward of {self.environment_class.__name__} reads self.{name}, which is no variable of the "
-                f"task; expected a variable with 'read': 'env.{name}'"
+                f"the human reward of {self.environment_class.__name__} reads self.{name}, which is not a variable of "
+                f"the task; expected a variable with 'read': 'env.{name}'"
             )
         return value
 

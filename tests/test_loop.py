@@ -491,12 +491,12 @@ def test_a_task_without_success_is_ranked_by_return_or_refused(tmp_path):
 def test_more_candidates_than_agents_leave_the_untrained_policy_alone(tmp_path):
     with loop(tmp_path, flags="--pop_size 1 --elite_num 1 --explore_episode 1 --display-interval 40") as lares:
         begin(lares)
-        stranger = lares.collectors._weights.columns["weights"][lares.untrained].copy()
+        untrained = lares.collectors._weights.columns["weights"][lares.untrained].copy()
         for _ in range(6):
             lares.collect()
             lares.learn()
             lares.evaluate()
         assert len(lares.champions.candidates) == 5
         lares.confirm(5)
-        np.testing.assert_array_equal(lares.collectors._weights.columns["weights"][lares.untrained], stranger)
-        assert stranger.any()
+        np.testing.assert_array_equal(lares.collectors._weights.columns["weights"][lares.untrained], untrained)
+        assert untrained.any()

@@ -83,7 +83,7 @@ def test_a_diverged_agent_goes_on_getting_rewards(game):
     diverge(game, 1)
     game.roster.check_health({})
     assert game.roster.playing == [0, 2, 3]
-    assert game.roster.out == {1: "its networks are of no use: they are not finite"}
+    assert game.roster.out == {1: "its networks are unusable: they are not finite"}
     start, stop = game.store()
     rewards = game.buffer.columns["rewards"][start:stop]
     variables = game.buffer.columns["variables"][start:stop, 0]
