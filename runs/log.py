@@ -20,11 +20,13 @@ import torch
 
 from errors import UsageError, plain
 from runs import weights_and_biases
+from runs.reading import read_rows
 from workers.machine import without_keys
 from workers.packages import PACKAGES
 
 _SECONDS_BETWEEN_LINES = 10.0
 _ROWS = ("metrics.jsonl", "llm.jsonl", "run.log")  # files to which rows are added
+_PAID = ".paid.jsonl"  # rows of llm.jsonl that came after the checkpoint from which the run went on
 
 
 class RunLog:
@@ -51,7 +53,9 @@ class RunLog:
         self._learning_from = 0, 0.0
         self._total = 0
         self._purge_step: int | None = None
+        self._before_cut: list[str] | None = None  # lines of run.log, while it may still hold others to be cut off
         if resume:
+            self._before_cut = []
             self._compare_versions()
         else:
             self.write_json("config.json", {"flags": dict(config), **_host()})
@@ -125,20 +129,27 @@ class RunLog:
         return {"sizes": sizes, "wall_time": self.wall_time}
 
     def load_state_dict(self, state: Mapping[str, Any], env_steps: int) -> list[dict[str, Any]]:
-        """Cut off all that was written after a checkpoint; return the rows of llm.jsonl among it."""
+        """Cut off all that was written after a checkpoint; return the rows of llm.jsonl among it.
+
+        They stay on disk beside it, since the run may be killed again before they are written again.
+        """
         self._began = time.monotonic() - state["wall_time"]
         self._purge_step = env_steps + 1
-        cut: list[dict[str, Any]] = []
+        exchanges = self.directory / "llm.jsonl"
+        with exchanges.open("ab+") as file:
+            file.seek(0)
+            settled = file.read(state["sizes"].get("llm.jsonl", 0)).count(b"\n")
+        known = {row["request"]: row for path in (self.directory / _PAID, exchanges) for row in read_rows(path)}
+        paid_for = [row for request, row in sorted(known.items()) if request > settled]
+        self.write_text(_PAID, "".join(f"{json.dumps(row)}\n" for row in paid_for))
         for name in _ROWS:
-            path, size = self.directory / name, state["sizes"].get(name, 0)
+            path = self.directory / name
             if path.exists():
-                with path.open("r+b") as file:
-                    file.seek(size)
-                    rest = file.read()
-                    file.truncate(size)
-                if name == "llm.jsonl":
-                    cut = [json.loads(line) for line in rest.splitlines() if line.endswith(b"}")]
-        return cut
+                os.truncate(path, state["sizes"].get(name, 0))
+        lines, self._before_cut = self._before_cut or [], None
+        for line in lines:
+            _append(self.directory / "run.log", line)
+        return paid_for
 
     def _compare_versions(self) -> None:
         before = json.loads((self.directory / "config.json").read_text(encoding="utf-8"))["versions"]
@@ -214,7 +225,11 @@ class RunLog:
             self._wandb.finish()
 
     def _keep(self, text: str) -> None:
-        _append(self.directory / "run.log", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n"
+        if self._before_cut is None:
+            _append(self.directory / "run.log", line)
+        else:
+            self._before_cut.append(line)
 
 
 def duration(seconds: float) -> str:

@@ -92,9 +92,9 @@ def read_run(directory: Path) -> Run:
     return Run(
         directory.absolute(),
         config,
-        _in_order([row for row in _rows(directory / "metrics.jsonl") if "env_steps" in row]),
+        _in_order([row for row in read_rows(directory / "metrics.jsonl") if "env_steps" in row]),
         [row for row in functions if "id" in row] if isinstance(functions, list) else [],
-        list(_rows(directory / "llm.jsonl")),
+        list(read_rows(directory / "llm.jsonl")),
         summary if isinstance(summary, dict) else {},
     )
 
@@ -120,7 +120,7 @@ def _read(path: Path) -> Any:
         return None
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path) -> Iterator[Row]:
     """Yield the rows of a .jsonl file; a killed run may have left half of one."""
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():

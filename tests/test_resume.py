@@ -49,7 +49,7 @@ def timeless(value):
 def contents(directory):
     """Every file of a run directory by name, without times; what belongs to one machine or process is left out."""
     found = {}
-    for path in directory.iterdir():
+    for path in directory.glob("[!.]*"):
         if path.name.endswith(".jsonl"):
             found[path.name] = [timeless(row) for row in rows(path)]
         elif path.name in {"summary.json", "population.json"}:

@@ -122,3 +122,46 @@ def test_a_disk_that_is_really_full_keeps_whole_rows_and_one_set_of_networks(tmp
     error, value, networks, _ = json.loads(done.stdout)
     assert error == errno.ENOSPC
     assert networks == [value] * 5
+
+
+def resumed(log):
+    """The run of `log`, which was killed, in another process as far as files are concerned."""
+    log.close()
+    return RunLog(log.directory.parent, "run", {}, str(log.directory))
+
+
+def test_what_was_paid_for_outlives_any_number_of_kills(log):
+    rows = [{"request": number, "texts": [f"answer {number}"]} for number in (1, 2, 3)]
+    log.append("llm.jsonl", rows[0])
+    checkpoint = log.state_dict()
+    for row in rows[1:]:
+        log.append("llm.jsonl", row)
+    with (log.directory / "llm.jsonl").open("a") as file:
+        file.write('{"request": 4, "te')  # it was killed in the middle of a row
+    for _ in range(2):
+        log = resumed(log)
+        assert log.load_state_dict(checkpoint, 0) == rows[1:]
+        assert len((log.directory / "llm.jsonl").read_text().splitlines()) == 1
+    log.append("llm.jsonl", rows[1])  # which is not asked for again
+    later = log.state_dict()
+    log = resumed(log)
+    assert log.load_state_dict(checkpoint, 0) == rows[1:]
+    log.append("llm.jsonl", rows[1])
+    log = resumed(log)
+    assert log.load_state_dict(later, 0) == rows[2:]
+    log = resumed(log)
+    assert log.load_state_dict({"sizes": {}, "wall_time": 0.0}, 0) == rows
+    log.close()
+
+
+def test_what_is_said_before_the_cut_stays(log):
+    log.say("before the checkpoint")
+    checkpoint = log.state_dict()
+    log.say("behind it")
+    log = resumed(log)
+    log.say("a warning")
+    log.load_state_dict(checkpoint, 0)
+    log.say("going on")
+    log.close()
+    lines = (log.directory / "run.log").read_text("utf-8").splitlines()
+    assert [line[20:] for line in lines] == ["before the checkpoint", "a warning", "going on"]
