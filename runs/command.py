@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from errors import RunError, UsageError
+from runs.interruption import raise_on_ctrl_c
 from runs.reading import Run, newest_run, read_run
 
 
@@ -24,6 +25,7 @@ def read_runs(directories: Sequence[Path]) -> list[Run]:
 
 def exit_code(command: Callable[[], None]) -> int:
     """Run a command; return its exit status: 0, 2 after the user's mistake, 1 when it cannot go on, 130 at Ctrl+C."""
+    raise_on_ctrl_c()
     try:
         command()
         sys.stdout.flush()

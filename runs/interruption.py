@@ -4,6 +4,12 @@ import signal
 from typing import Any
 
 
+def raise_on_ctrl_c() -> None:
+    """Have Ctrl-C raise KeyboardInterrupt again, see `workers.packages`."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Interruption:
     """While it is entered, signals are remembered instead of ending the process, and the main loop asks for them.
 
@@ -28,6 +34,7 @@ class Interruption:
         return asked
 
     def __enter__(self) -> "Interruption":
+        raise_on_ctrl_c()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._remember_end)

@@ -23,20 +23,65 @@ SMALL = (
 SETTINGS = ("from_scratch", "with_init")
 
 
-def start(setting, flags, cwd, **more):
-    command = [sys.executable, str(ROOT / f"lares_{setting}.py"), *flags.split()]
+# Runs an entry script that sends itself a signal when it calls a function for the n-th time.
+ENDING = """
+import importlib, os, runpy, sys
+script, place, count, number = sys.argv.pop(1), sys.argv.pop(1), int(sys.argv.pop(1)), int(sys.argv.pop(1))
+sys.path.insert(0, os.path.dirname(script))
+module, _, path = place.partition(":")
+*owners, name = path.split(".")
+owner = importlib.import_module(module)
+for part in owners:
+    owner = getattr(owner, part)
+function, calls = getattr(owner, name), 0
+def counting(*args, **keywords):
+    global calls
+    calls += 1
+    if calls == count:
+        os.kill(os.getpid(), number)
+    return function(*args, **keywords)
+setattr(owner, name, counting)
+sys.argv[0] = script
+runpy.run_path(script, run_name="__main__")
+"""
+
+# Where a run is ended, and from which call to which: collecting, learning, rewarding and relabeling, evaluating, waiting
+# for the model, and writing networks and checkpoints, behind each of their files but config.json.
+PLACES = {
+    "workers.simulator:Simulator.collect": (1, 8),
+    "population:Population.learn": (1, 8),
+    "reward_code.pool:RewardPool.run": (1, 12),
+    "workers.simulator:Simulator.evaluate": (1, 3),
+    "search.protocol:Recorded.ask": (1, 2),
+    "os:fsync": (3, 40),
+}
+
+
+def start(setting, flags, cwd, ending=(), **more):
+    """Start an entry script; `ending` is the place, the call and the signal that end it."""
+    script = str(ROOT / f"lares_{setting}.py")
+    command = [sys.executable, *(["-c", ENDING] if ending else []), script, *map(str, ending), *flags.split()]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=cwd, env=environment(**more), **pipes)
 
 
 def end(process):
     """Wait for a process; return its exit status, output and errors."""
-    out, err = process.communicate(timeout=240)
+    try:
+        out, err = process.communicate(timeout=600)
+    finally:
+        process.kill()
     return process.returncode, out, err
 
 
 def begin(setting, name, cwd, flags="--model=builtin", **more):
     return start(setting, f"{SMALL} --exp_name={name} {flags}", cwd, **more)
+
+
+def finish(process):
+    code, out, err = end(process)
+    assert code == 0, err
+    return out
 
 
 def timeless(value):
@@ -87,52 +132,61 @@ def undisturbed(tmp_path_factory):
     return cwd / "logs"
 
 
-def disturb(setting, cwd, moments, flags="--model=builtin"):
-    """Begin a run, and end it `len(moments)` times: with a signal, after a share of its length; then let it finish."""
-    process = begin(setting, "run", cwd, flags)
-    run_log = cwd / "logs" / "run" / "run.log"
-    for number, seconds in moments:
-        deadline = time.monotonic() + 120
-        while not run_log.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(seconds)
-        process.send_signal(number)
-        code, out, err = end(process)
-        expected = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
-        assert code in {expected, 0}, err
-        if code == expected == 128 + number:
+def disturb(setting, cwd, endings, flags="--model=builtin"):
+    """Begin a run, end it by each of the endings, and let it finish; return its directory, and how often it ended."""
+    words, ended = f"{SMALL} --exp_name=run {flags}", 0
+    for ending in endings:
+        code, out, err = end(start(setting, words, cwd, ending))
+        number = ending[2]
+        status = -9 if number == signal.SIGKILL else 128 + number
+        assert code in {status, 0}, err
+        assert "Traceback" not in err
+        ended += code == status
+        if code == 128 + number:
             assert f"python lares_{setting}.py --resume" in out
-        process = start(setting, "--resume logs/run", cwd)
-    code, _, err = end(process)
-    assert code == 0, err
-    return cwd / "logs" / "run"
+        words = "--resume logs/run"
+    finish(start(setting, words, cwd))
+    return cwd / "logs" / "run", ended
+
+
+def draw_endings(seed, signals):
+    """Seeded endings: for each signal a place, and a call there."""
+    draw = np.random.default_rng(seed)
+    places = [place for _ in range(-(-len(signals) // len(PLACES))) for place in draw.permutation(list(PLACES))]
+    return [
+        (place, int(draw.integers(*PLACES[place], endpoint=True)), int(number))
+        for place, number in zip(places, signals, strict=False)
+    ]
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_a_run_that_is_ended_thrice_is_the_same_run(undisturbed, tmp_path, setting):
-    draw = np.random.default_rng(len(setting))
-    signals = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
-    moments = [(number, draw.uniform(0.5, 6)) for number in draw.permutation(signals)]
-    assert_same(undisturbed / setting, disturb(setting, tmp_path, moments))
+def test_a_run_that_is_killed_ten_times_is_the_same_run(undisturbed, tmp_path, setting):
+    run, ended = disturb(setting, tmp_path, draw_endings(len(setting), 10 * [signal.SIGKILL]))
+    assert ended >= 8
+    assert_same(undisturbed / setting, run)
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("number", range(10))
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_a_run_that_is_killed_at_any_moment_is_the_same_run(undisturbed, tmp_path, setting, number):
-    draw = np.random.default_rng(number)
-    moments = [(signal.SIGKILL, draw.uniform(0, 10)), (signal.SIGTERM, draw.uniform(0, 6))]
-    assert_same(undisturbed / setting, disturb(setting, tmp_path, moments))
+def test_a_run_that_is_told_to_end_and_killed_is_the_same_run(undisturbed, tmp_path, setting):
+    signals = [signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
+    run, ended = disturb(setting, tmp_path, draw_endings(7 + len(setting), signals))
+    assert ended >= 3
+    assert_same(undisturbed / setting, run)
 
 
 @pytest.mark.soak
-def test_with_overlap_and_more_processes_too(tmp_path):
-    flags = "--model=builtin --overlap 1 --num_learners 2 --num_workers 2"
-    code, _, err = end(begin("from_scratch", "whole", tmp_path, flags))
-    assert code == 0, err
-    moments = [(signal.SIGTERM, 5.0), (signal.SIGKILL, 2.0)]
-    assert_same(tmp_path / "logs" / "whole", disturb("from_scratch", tmp_path, moments, flags))
+@pytest.mark.parametrize(
+    "flags", ["--overlap 1 --num_learners 2 --num_workers 2", "--preset eureka", "--shared_buffer 0"]
+)
+def test_a_run_with_other_parts_goes_on_too(tmp_path, flags):
+    flags = f"--model=builtin {flags}"
+    finish(begin("from_scratch", "whole", tmp_path, flags))
+    signals = [signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGKILL]
+    run, ended = disturb("from_scratch", tmp_path, draw_endings(len(flags), signals), flags)
+    assert ended >= 2
+    assert_same(tmp_path / "logs" / "whole", run)
 
 
 @pytest.fixture
@@ -285,7 +339,7 @@ def test_what_was_paid_for_is_not_asked_for_again(tmp_path):
 def test_tensorboard_goes_on_without_doubled_steps(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run = disturb("from_scratch", tmp_path, [(signal.SIGKILL, 7.0)])
+    run, _ = disturb("from_scratch", tmp_path, [("workers.simulator:Simulator.evaluate", 4, signal.SIGKILL)])
     board = EventAccumulator(str(run / "tensorboard"))
     board.Reload()
     steps = [event.step for event in board.Scalars("best/success_rate")]

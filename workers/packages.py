@@ -4,6 +4,7 @@ Every command calls this before it imports anything else of the project, so it m
 """
 
 import importlib.util
+import signal
 import sys
 from pathlib import Path
 
@@ -11,7 +12,12 @@ PACKAGES = ("torch", "numpy", "scipy", "metaworld", "mujoco", "gymnasium", "numb
 
 
 def require_packages() -> None:
-    """End the process with one line and exit status 2 when this Python is too old or lacks a package."""
+    """End the process with one line and exit status 2 when this Python is too old or lacks a package.
+
+    Until the command listens for it, Ctrl-C just ends the process, without a traceback of what is being imported.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if sys.version_info >= (3, 10) and not missing:
         return
