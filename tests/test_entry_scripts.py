@@ -51,7 +51,9 @@ def rows(path):
 def finished(tmp_path_factory):
     """A run from scratch, from a directory that is not the project's."""
     cwd = tmp_path_factory.mktemp("scratch")
-    flags = "--model=builtin --env-name=window-close-v2 --seed=1 -damp=1e-1 --EA_tau=0.1 --num_workers=1"
+    flags = (
+        "--model=builtin --env-name=window-close-v2 --seed=1 -damp=1e-1 --EA_tau=0.1 --num_workers=1 --num_learners=1"
+    )
     code, out, err = run("lares_from_scratch.py", flags, cwd)
     assert code == 0, err
     [directory] = (cwd / "logs").iterdir()
@@ -117,8 +119,8 @@ def learned(directory):
     return [{name: value for name, value in row.items() if name != "wall_time"} for row in rows(directory)]
 
 
-def test_a_seed_fixes_a_run_whatever_the_number_of_workers(finished, tmp_path):
-    flags = "--model=builtin --env-name=window-close --seed=1 --num_workers=2 --exp_name=again"
+def test_a_seed_fixes_a_run_whatever_the_number_of_workers_and_learners(finished, tmp_path):
+    flags = "--model=builtin --env-name=window-close --seed=1 --num_workers=2 --num_learners=3 --exp_name=again"
     code, _, err = run("lares_from_scratch.py", flags, tmp_path)
     assert code == 0, err
     assert learned(tmp_path / "logs/again/metrics.jsonl") == learned(finished[0] / "metrics.jsonl")

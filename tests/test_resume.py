@@ -132,11 +132,11 @@ def undisturbed(tmp_path_factory):
     return cwd / "logs"
 
 
-def disturb(setting, cwd, endings, flags="--model=builtin"):
+def disturb(setting, cwd, endings, flags="--model=builtin", **more):
     """Begin a run, end it by each of the endings, and let it finish; return its directory, and how often it ended."""
     words, ended = f"{SMALL} --exp_name=run {flags}", 0
     for ending in endings:
-        code, out, err = end(start(setting, words, cwd, ending))
+        code, out, err = end(start(setting, words, cwd, ending, **more))
         number = ending[2]
         status = -9 if number == signal.SIGKILL else 128 + number
         assert code in {status, 0}, err
@@ -145,7 +145,7 @@ def disturb(setting, cwd, endings, flags="--model=builtin"):
         if code == 128 + number:
             assert f"python lares_{setting}.py --resume" in out
         words = "--resume logs/run"
-    finish(start(setting, words, cwd))
+    finish(start(setting, words, cwd, **more))
     return cwd / "logs" / "run", ended
 
 
@@ -336,14 +336,18 @@ def test_what_was_paid_for_is_not_asked_for_again(tmp_path):
 
 
 @pytest.mark.soak
-def test_tensorboard_goes_on_without_doubled_steps(tmp_path):
+def test_tensorboard_and_weights_and_biases_go_on_in_the_same_run(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run, _ = disturb("from_scratch", tmp_path, [("workers.simulator:Simulator.evaluate", 4, signal.SIGKILL)])
+    endings = [("workers.simulator:Simulator.evaluate", 4, signal.SIGKILL)]
+    run, ended = disturb("from_scratch", tmp_path, endings, WANDB_MODE="offline", HOME=str(tmp_path))
+    assert ended == 1
     board = EventAccumulator(str(run / "tensorboard"))
     board.Reload()
     steps = [event.step for event in board.Scalars("best/success_rate")]
     assert steps == [row["env_steps"] for row in rows(run / "metrics.jsonl")]
+    first, second = (path.name for path in run.glob("wandb/offline-run-*"))
+    assert first.rpartition("-")[2] == second.rpartition("-")[2]  # the id, by which `wandb sync` makes one run of both
 
 
 @pytest.mark.soak
