@@ -45,8 +45,8 @@ sys.argv[0] = script
 runpy.run_path(script, run_name="__main__")
 """
 
-# Where a run is ended, and from which call to which: collecting, learning, rewarding and relabeling, evaluating, waiting
-# for the model, and writing networks and checkpoints, behind each of their files but config.json.
+# Where a run is ended, and from which call to which: collecting, learning, rewarding and relabeling, evaluating, asking
+# the model, and writing networks and checkpoints, behind each of their files but config.json.
 PLACES = {
     "workers.simulator:Simulator.collect": (1, 8),
     "population:Population.learn": (1, 8),
