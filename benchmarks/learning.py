@@ -3,7 +3,7 @@
     python benchmarks/learning.py run human window-close --seed 1     one curve, into a JSON file of its own
     python benchmarks/learning.py run sb3 window-close --seed 1       needs benchmarks/requirements.txt
     python benchmarks/learning.py run lares window-close --seed 1     lares_from_scratch.py with --model builtin
-    python benchmarks/learning.py draw --anchors curves.csv           all curves in one JSON and one picture
+    python benchmarks/learning.py draw --anchors curves.csv           all curves as a figure, tables and one JSON
 
 The protocol is that of the published curves it can be held against (Hansen, Su, Wang, "TD-MPC2", ICLR 2024, whose
 repository has them as CSV with the columns method, task, env_steps, seed, success): the reward summed over an action
@@ -11,13 +11,11 @@ repeat of 2, episodes of 200 env steps, goal visible, success at the last step, 
 """
 
 import argparse
-import csv
 import json
 import os
 import subprocess
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,8 +35,6 @@ LABELS = {
     "human": "LaRes' SAC",
     "sb3": "Stable-Baselines3's SAC",
     "lares": "LaRes from scratch, builtin, without the human reward",
-    "sac": "published SAC",
-    "tdmpc2": "published TD-MPC2",
 }
 
 Row = dict[str, Any]
@@ -205,56 +201,26 @@ def run(method: str, task: str, seed: int, env_steps: int, temperature: float, o
 
 
 def draw(out: Path, anchors: Path | None) -> None:
-    """All curves found in `out` as `learning.json` and `learning.png`, the published ones beside them."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    """All curves found in `out` as `learning.json`, and as a figure and tables, published ones beside them."""
+    from figures.curves import Curve, compare, read_published
+    from figures.files import write
 
     curves = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*-*-*.json"))]
     if not curves:
         sys.exit(f"there are no curves in {out}; make some with: python benchmarks/learning.py run human window-close")
-    tasks = sorted({curve["task"] for curve in curves})
-    last = max(row["env_steps"] for curve in curves for row in curve["rows"])
-    points: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    ours = []
     for curve in curves:
         label = LABELS[curve["method"]]
         if curve["initial_temperature"] != TEMPERATURE:
             label += f", initial temperature {curve['initial_temperature']:g}"
-        for row in curve["rows"]:
-            # Runs of ours end an iteration, and not a step, at the mark.
-            mark = round(row["env_steps"] / EVALUATE_EVERY) * EVALUATE_EVERY
-            points[curve["task"], label][mark].append(row["success"])
-    if anchors:
-        with anchors.open(newline="", encoding="utf-8") as file:
-            for line in csv.DictReader(file):
-                if line["task"] in tasks and int(line["env_steps"]) <= last:
-                    points[line["task"], LABELS[line["method"]]][int(line["env_steps"])].append(float(line["success"]))
-
-    order = {label: place for place, label in enumerate(LABELS.values())}
-    labels = sorted({label for _, label in points}, key=lambda label: (order[label.split(", initial")[0]], label))
-    figure, axes = pyplot.subplots(1, len(tasks), figsize=(5 * len(tasks), 4.6), sharey=True, squeeze=False)
-    for axis, task in zip(axes[0], tasks, strict=True):
-        for color, label in enumerate(labels):
-            found = points[task, label]
-            if not found:
-                continue
-            steps = sorted(found)
-            line = {"linestyle": "--", "marker": "o"} if label.startswith("published") else {}
-            axis.plot(steps, [np.mean(found[step]) for step in steps], color=f"C{color}", label=label, **line)
-            low, high = ([bound(found[step]) for step in steps] for bound in (min, max))
-            axis.fill_between(steps, low, high, color=f"C{color}", alpha=0.15, linewidth=0)
-        axis.set(title=task, xlabel="env steps", ylim=(-0.03, 1.03))
-        axis.grid(alpha=0.3)
-    axes[0][0].set_ylabel("success at the last step")
-    handles: dict[str, Any] = {}
-    for axis in axes[0]:
-        handles |= {str(label): handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(list(handles.values()), list(handles), loc="lower center", ncols=2, frameon=False)
-    figure.tight_layout(rect=(0, 0.06 * -(-len(labels) // 2), 1, 1))
-    figure.savefig(out / "learning.png", dpi=150)
+        steps, success = (np.array([row[name] for row in curve["rows"]], float) for name in ("env_steps", "success"))
+        ours.append(Curve(curve["task"], label, steps, success, final=float(success[-1])))
+    last = max(curve.env_steps[-1] for curve in ours)
+    published = read_published(anchors, {curve.task for curve in ours}, last) if anchors else []
+    protocol = f"{EPISODE_LENGTH} env steps an episode, action repeat {ACTION_REPEAT}, goal visible"
+    written, text = write(compare(ours, published), out / "learning.png", "last_step_success_rate", protocol)
     (out / "learning.json").write_text(json.dumps(curves, indent=1), encoding="utf-8")
-    print(f"{len(curves)} curves: {out / 'learning.json'}, {out / 'learning.png'}")
+    print(f"{text}\n{len(curves)} curves: {', '.join(map(str, [*written, out / 'learning.json']))}")
 
 
 def main() -> None:

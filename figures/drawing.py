@@ -38,7 +38,7 @@ def draw(comparison: Comparison, metric: str, remark: str = "") -> Figure:
     panels, labels = comparison.panels, comparison.labels
     columns = min(len(panels), _COLUMNS)
     rows = -(-len(panels) // columns)
-    below = 0.35 * (-(-(len(labels) + 1) // 2) + bool(remark))  # inches for the legend and the remark
+    below = 0.15 + 0.25 * -(-(len(labels) + 1) // 2) + 0.25 * bool(remark)  # inches for the legend and the remark
     with matplotlib.rc_context({"text.parse_math": False, "svg.hashsalt": "LaRes"}):
         figure = Figure(figsize=(max(_PANEL[0] * columns, 6.4), _PANEL[1] * rows + below))
         axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
@@ -83,7 +83,7 @@ def _explain(figure: Figure, axes: Iterable[Axes], labels: Sequence[str], remark
             handles.setdefault(str(label), handle)
     shown = [label for label in (*labels, "search rounds") if label in handles]
     height = below / figure.get_figheight()
-    line = 0.3 / figure.get_figheight()
+    line = 0.25 / figure.get_figheight()
     figure.legend(
         [handles[label] for label in shown], shown, loc="lower center", ncols=2, frameon=False,
         bbox_to_anchor=(0.5, line if remark else 0),
