@@ -54,7 +54,7 @@ usage() {
     cat <<'END'
 bash run.sh COMMAND
 
-  quickstart [flag...]      train on an easy task until a policy solves it; no API key, no GPU
+  quickstart [flag...]      train on an easy task until a policy solves it, and write a report; no API key, no GPU
   setup                     make .venv with all that requirements.txt names; every other command does it when needed
   test [pytest flag...]     style, types, and the whole test suite
   soak [pytest flag...]     every pair of flag values in a small run each; three minutes
@@ -159,6 +159,14 @@ forward() { # signal, exit status; every run ends by itself
     echo "run.sh: told the runs to finish their episodes, keep logs and best policies, and end; waiting for them" >&2
 }
 
+watch_signals() {
+    trap 'forward INT 130' INT
+    trap 'forward TERM 143' TERM
+    trap 'forward HUP 129' HUP
+    trap 'pass_on USR1' USR1 # a wish for a checkpoint, as Slurm sends it
+    trap '' PIPE             # whoever reads this output may leave; the runs go on
+}
+
 wait_for_less_than() { # number of runs
     while [ "$(jobs -rp | wc -l)" -ge "$1" ]; do sleep 0.2; done
 }
@@ -185,11 +193,7 @@ sweep() { # setting, task...
     directory=$(make_sweep_directory "$setting") || die 1 "cannot make a directory in $PWD/logs"
     echo "run directories and log files: $PWD/$directory"
 
-    trap 'forward INT 130' INT
-    trap 'forward TERM 143' TERM
-    trap 'forward HUP 129' HUP
-    trap 'pass_on USR1' USR1 # a wish for a checkpoint, as Slurm sends it
-    trap '' PIPE             # whoever reads this output may leave; the runs go on
+    watch_signals
     for task in "$@"; do
         for seed in ${SEEDS:-1}; do
             wait_for_less_than "${JOBS:-1}"
@@ -236,7 +240,16 @@ case $command in
         ;;
     quickstart)
         setup
-        exec "$python" lares_from_scratch.py "${quickstart_flags[@]}" "$@"
+        watch_signals
+        set -m # as in a sweep
+        [ -z "$interrupted" ] && exec "$python" lares_from_scratch.py "${quickstart_flags[@]}" "$@" </dev/null &
+        set +m
+        wait_for_less_than 1
+        wait $! || exit
+        case " $* " in
+            *log[-_]dir* | *resume*) echo "to see what it did: $python report.py RUN, with the directory named above" ;;
+            *) exec "$python" report.py ;;
+        esac
         ;;
     test)
         setup

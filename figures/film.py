@@ -1,5 +1,6 @@
 """The video of a run's policy, for its report."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,5 +42,6 @@ def _render(run: Run, out: Path) -> Path:
     from runs.renderer import choose_renderer
 
     choose_renderer()
+    print("filming the policy", file=sys.stderr, flush=True)  # of all that a report does, this alone takes its time
     evaluate_policy(run, saved_policy(run), _EPISODES, _SEED).film(out, _EPISODES, camera=None)
     return out

@@ -91,6 +91,26 @@ def test_quickstart_passes_flags_on(sandbox):
     assert args.ignored_flags == ()
 
 
+def test_quickstart_writes_a_report_at_its_end(sandbox):
+    (sandbox.project / "report.py").write_text("import sys; print('report', sys.argv[1:])")
+    done = sandbox.run("quickstart", "--seed=10")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-2:] == ["end of seed 10", "report []"]
+    elsewhere = sandbox.run("quickstart", "--seed=10", "--log-dir=elsewhere")
+    assert "report.py RUN" in elsewhere.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_reaches_the_quickstart_once(sandbox, number):
+    quickstart = sandbox.start("quickstart", "--seed=10", LASTS="30")
+    assert "lares_from_scratch" in quickstart.stdout.readline()
+    os.kill(quickstart.pid, number)
+    out, _ = quickstart.communicate(timeout=20)
+    assert quickstart.returncode == 128 + number
+    assert [signals for _, _, signals in lives(sandbox)] == [[number]]
+    assert "report" not in out
+
+
 def test_the_gate_runs_everything_and_nothing_weaker(sandbox):
     (sandbox.project / ".ci").mkdir()
     shutil.copy(PROJECT / ".ci" / "run", sandbox.project / ".ci" / "run")
