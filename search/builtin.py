@@ -1,79 +1,35 @@
 """The `builtin` model: a search over small reward programs that needs no language model, no key and no network.
 
-A program is a sum of terms. A term turns a distance that should become small into a reward, by a shape, a weight and
-a width. Which terms there are follows from the task's variables, their roles and its success criterion. The program's
-text *is* its genome: `read_genome` takes the terms back out of the source, so that mutation and crossover need
-nothing but the parents' sources.
+A first program follows a strategy: a way to come to the object, what the fingers do there, and what has to move. Later
+ones are mutations and crosses of the parents, by what their terms did.
 """
 
-import ast
 import functools
 import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from errors import UsageError
+from search.programs import (
+    DISTANCE_SHAPES,
+    NEAR,
+    SHAPES,
+    START_SHAPES,
+    Gene,
+    Genome,
+    Range,
+    Term,
+    read_genome,
+    write_program,
+)
 from search.protocol import LanguageModel, Parent, Reply, Request, Usage
+from search.terms import APPROACH, HOLD, MOVE, task_terms
 from task_specs import Task
-from tasks.success import success_measure
 
-Genome = dict[str, "Gene"]
-
-
-@dataclass(frozen=True)
-class Shape:
-    """How what a term measures becomes a reward: code in the term's names, and the widths that suit a table (m)."""
-
-    code: str
-    words: str
-    narrow: float = 1.0
-    wide: float = 1.0
-    measure: str = "distance"
-
-
-# What is shaped from a distance is worth its weight at zero. The widths keep a slope at the half metre from which most
-# arms start: what vanishes there teaches nothing. Weights make up for entropy, to which SAC at first gives the weight
-# one: under half a unit of reward for the whole way, agents were seen to stay random for 15,000 env steps.
-DISTANCE_SHAPES = {
-    "exp": Shape("{t}_weight * np.exp(-{t}_distance / {t}_width)", "exponential", 0.1, 0.6),
-    "tanh": Shape("{t}_weight * (1.0 - np.tanh({t}_distance / {t}_width))", "tanh", 0.15, 0.7),
-    "long_tail": Shape("{t}_weight / (1.0 + ({t}_distance / {t}_width) ** 2)", "long-tailed", 0.06, 0.4),
-    "gaussian": Shape("{t}_weight * np.exp(-({t}_distance / {t}_width) ** 2)", "Gaussian", 0.2, 0.6),
-    "linear": Shape("{t}_weight * (1.0 - {t}_distance / {t}_width)", "linear", 0.3, 1.0),
-}
-SHAPES = {
-    **DISTANCE_SHAPES,
-    "bonus": Shape("{t}_weight if {t}_reached else 0.0", "a bonus", measure="reached"),
-    "as_it_is": Shape("{t}_weight * {t}_value", "as it is", measure="value"),
-}
-_SHAPE_OF = {ast.unparse(ast.parse(shape.code.format(t="term"))): name for name, shape in SHAPES.items()}
-
-
-@dataclass(frozen=True)
-class Term:
-    """One thing that a reward may ask for, by an expression over variables: a distance that is zero in the end."""
-
-    name: str
-    measure: str
-    words: str
-    chance: float  # of being in a program that is composed afresh
-    weights: tuple[float, float]
-    unit: float = 1.0  # the distance that counts as much as a metre between gripper and object
-    shapes: tuple[str, ...] = tuple(DISTANCE_SHAPES)
-    helpers: str = ""  # functions that the expression calls
-
-
-@dataclass(frozen=True)
-class Gene:
-    """A term as one program has it."""
-
-    shape: str
-    weight: float
-    width: float
+_STAGED = 0.7  # share of new programs whose later stages are gated by an earlier one
+_STEADY = {"move"}  # no mutation drops it
 
 
 class ProgramSearch(LanguageModel):
@@ -110,7 +66,7 @@ class ProgramSearch(LanguageModel):
         return Reply(texts, parents)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next answer depends on, fit for JSON."""
+        """Return all that the next answer depends on, fit for JSON."""
         return {"random": self._random.bit_generator.state, "composed": self._composed}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -118,22 +74,62 @@ class ProgramSearch(LanguageModel):
         self._random.bit_generator.state = state["random"]
         self._composed = state["composed"]
 
+    # --- from nothing -----------------------------------------------------------------------------------------------
+
     def _compose(self) -> tuple[Genome, list[int], str]:
         self._composed += 1
         if self._composed == 1:  # the plainest program that can work is always tried
-            plain = {name: Gene("linear", 5.0, 0.5) for name in self.terms if name in {"reach", "move"}}
+            numbers = {"weight": 5.0, "width": 0.5}
+            plain = {name: Gene("linear", numbers) for name in self.terms if name in {"reach", "move"}}
             return plain, [], "The plainest shaping"
-        chosen = [term for term in self.terms.values() if self._random.random() < term.chance]
-        return {term.name: self._draw(term) for term in chosen}, [], "A new combination"
+        names = {"move", *(name for name, term in self.terms.items() if self._chance(term.chance))}
+        if approaches := self._at_stage(APPROACH):
+            names.add(approaches[self._random.integers(len(approaches))])
+            # An open hand hooks, closed fingers carry, and with neither the hand pushes.
+            fingers = str(self._random.choice(["", "opened", "hold"]))
+            names |= {fingers} & self.terms.keys()
+            if fingers == "hold" and self._chance(0.6):
+                names |= {"lift"} & self.terms.keys()
+        staged = self._chance(_STAGED)
+        genome: Genome = {}
+        for name, term in self.terms.items():  # in the order of stages
+            if name in names:
+                gate = self._gate(genome, term) if staged or term.stage == HOLD else ""
+                genome[name] = self._draw(term, gate)
+        return genome, [], "A new combination"
+
+    def _draw(self, term: Term, after: str) -> Gene:
+        shapes = _fit_for(term, after)
+        by_start = [name for name in shapes if name in START_SHAPES]
+        shape = str(self._random.choice(by_start if by_start and self._chance(0.5) else shapes))
+        ranges = term.ranges(shape, bool(after))
+        return Gene(shape, {name: self._number(bounds) for name, bounds in ranges.items()}, after)
+
+    def _number(self, bounds: Range) -> float:
+        if bounds.low < 0:
+            return _short(self._random.uniform(bounds.low, bounds.high))
+        return _short(math.exp(self._random.uniform(math.log(bounds.low), math.log(bounds.high))))
+
+    def _gate(self, genome: Genome, term: Term) -> str:
+        """Return the last earlier stage of the genome, whose distance can open the term's gate; "" if there is none."""
+        earlier = [
+            name
+            for name, gene in genome.items()
+            if self.terms[name].stage < term.stage <= MOVE and gene.shape in DISTANCE_SHAPES
+        ]
+        # Nothing waits for a lift: what is to be carried further is on its way before it is all the way up.
+        return next((name for name in reversed(earlier) if self.terms[name].stage in (APPROACH, HOLD)), "")
+
+    # --- from parents -----------------------------------------------------------------------------------------------
 
     def _breed(self, parents: Sequence[tuple[Parent, Genome]]) -> tuple[Genome, list[int], str]:
-        if self._random.random() < 0.1:
+        if self._chance(0.1):
             return self._compose()
         # The floor keeps parents without a success in the race, all with the same chance when nobody has one yet.
         odds = np.array([0.1 + parent.score for parent, _ in parents])
         picks = self._random.choice(len(parents), size=min(2, len(parents)), replace=False, p=odds / odds.sum())
         chosen = [parents[pick] for pick in picks]
-        if len(chosen) == 2 and self._random.random() < 0.5:
+        if len(chosen) == 2 and self._chance(0.5):
             (first, one), (second, other) = chosen
             child, ids, origin = self._cross(one, other), [first.id, second.id], "A cross"
         else:
@@ -141,189 +137,103 @@ class ProgramSearch(LanguageModel):
         return self._mutate(child, chosen[0][0].score), ids, origin
 
     def _cross(self, one: Genome, other: Genome) -> Genome:
+        """Return a child with each term from one of its parents: from either what both have, by chance what one has."""
         child: Genome = {}
         for name in self.terms:
             genes = [genome[name] for genome in (one, other) if name in genome]
-            if len(genes) == 2 or (genes and self._random.random() < 0.5):
+            if len(genes) == 2 or (genes and self._chance(0.5)):
                 child[name] = genes[self._random.integers(len(genes))]
         return child or dict(one)
 
     def _mutate(self, genome: Genome, score: float) -> Genome:
         step = 0.15 + 0.6 * (1.0 - score)  # what works well is changed little
+        kept = {
+            name: gene
+            for name, gene in genome.items()
+            if name in self.terms and (name in _STEADY or not self._chance(0.1))
+        }
+        approaches = [name for name in kept if self.terms[name].stage == APPROACH]
+        others = [name for name in self._at_stage(APPROACH) if name not in kept]
+        if approaches and others and self._chance(0.25 * (1.0 - score)):  # another way to come to the object
+            del kept[approaches[0]]
+            kept[others[self._random.integers(len(others))]] = Gene("", {})
+        missing = [name for name in self.terms if name not in kept and self.terms[name].stage != APPROACH]
+        if missing and (not kept or self._chance(0.3)):
+            kept[missing[self._random.integers(len(missing))]] = Gene("", {})
         child: Genome = {}
-        for name, gene in genome.items():
-            term = self.terms.get(name)
-            if term is None or (self._random.random() < 0.1 and term.chance < 1.0):
-                continue
-            if self._random.random() < 0.2:
-                gene = replace(gene, shape=str(self._random.choice(term.shapes)))
-            weight, width = np.exp(self._random.normal(0.0, step, size=2))
-            child[name] = _fitted(term, Gene(gene.shape, gene.weight * weight, gene.width * width))
-        missing = [term for term in self.terms.values() if term.name not in child]
-        if missing and (not child or self._random.random() < 0.3):
-            term = missing[self._random.integers(len(missing))]
-            child[term.name] = self._draw(term)
+        for name, term in self.terms.items():
+            if name in kept:
+                child[name] = self._varied(term, kept[name], child, step)
         return child
 
-    def _draw(self, term: Term) -> Gene:
-        name = str(self._random.choice(term.shapes))
-        shape = SHAPES[name]
-        weight, width = (
-            math.exp(self._random.uniform(math.log(low), math.log(high)))
-            for low, high in (term.weights, (shape.narrow, shape.wide))
-        )
-        return _fitted(term, Gene(name, weight, width * term.unit))
+    def _varied(self, term: Term, gene: Gene, earlier: Genome, step: float) -> Gene:
+        """Return the gene with changed numbers, and by chance another shape or gate; one without a shape is drawn."""
+        after = gene.after if gene.after in earlier and earlier[gene.after].shape in DISTANCE_SHAPES else ""
+        if not gene.shape or (gene.after and not after) or self._chance(0.1):
+            after = self._gate(earlier, term) if not after else ""
+        if not gene.shape:
+            return self._draw(term, after)
+        shapes = _fit_for(term, after)
+        shape = gene.shape if gene.shape in shapes and not self._chance(0.2) else str(self._random.choice(shapes))
+        numbers = {}
+        for name, bounds in term.ranges(shape, bool(after)).items():
+            value = gene.numbers.get(name, self._number(bounds))
+            if bounds.low < 0:
+                value += self._random.normal(0.0, step * 0.25 * (bounds.high - bounds.low))
+            else:
+                value *= math.exp(self._random.normal(0.0, step))
+            numbers[name] = _within(bounds, value)
+        return Gene(shape, numbers, after)
+
+    # --- helpers ----------------------------------------------------------------------------------------------------
+
+    def _chance(self, share: float) -> bool:
+        return bool(self._random.random() < share)
+
+    def _at_stage(self, stage: int) -> list[str]:
+        return [name for name, term in self.terms.items() if term.stage == stage]
 
     def _write(self, genome: Genome, origin: str) -> str:
         parts = [
-            f"- `{name}` rewards {self.terms[name].words}, {SHAPES[gene.shape].words}, with the weight {gene.weight:g}"
+            f"- `{name}` rewards {self.terms[name].words}, {SHAPES[gene.shape].words}, "
+            f"with the weight {gene.numbers['weight']:g}" + (f", once `{gene.after}` is near" if gene.after else "")
             for name, gene in genome.items()
         ]
         code = write_program(self.task, self.terms, genome)
         return f"{origin} of {len(genome)} terms:\n\n" + "\n".join(parts) + f"\n\n```python\n{code}```\n"
 
 
-def write_program(task: Task, terms: Mapping[str, Term], genome: Genome) -> str:
-    """The source of a genome's reward function, under the contract of reward functions."""
-    lines = []
-    for name, gene in genome.items():
-        shape = SHAPES[gene.shape]
-        lines.append(f"{name}_weight = {gene.weight!r}")
-        if gene.shape in DISTANCE_SHAPES:
-            lines.append(f"{name}_width = {gene.width!r}")
-        lines.append(f"{name}_{shape.measure} = {terms[name].measure}")
-        lines.append(f"{name} = {shape.code.format(t=name)}")
-    lines.append(f"reward = {' + '.join(genome)}")
-    lines.append("return reward, {" + ", ".join(f'"{name}": {name}' for name in genome) + "}")
-    body = "\n".join(lines)
-    used = _names(body)
-    arguments = [argument for argument in task.inputs if argument in used]
-    helpers = "".join(f"{terms[name].helpers}\n\n\n" for name in genome if terms[name].helpers)
-    return f"{helpers}def compute_reward({', '.join(arguments)}):\n" + "".join(f"    {line}\n" for line in lines)
-
-
-def read_genome(source: str) -> Genome | None:
-    """The genome that `write_program` wrote out as `source`; None for any other program."""
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    function = _function(tree)
-    assigned = {
-        ast.unparse(node.targets[0]): node.value
-        for node in (function.body if function else [])
-        if isinstance(node, ast.Assign) and len(node.targets) == 1
-    }
-    genome = {}
-    for name, value in assigned.items():
-        shape = _SHAPE_OF.get(re.sub(rf"\b{name}_", "term_", ast.unparse(value)))
-        numbers = [_constant(assigned.get(f"{name}_{part}")) for part in ("weight", "width")]
-        if shape is not None and numbers[0] is not None:
-            genome[name] = Gene(shape, numbers[0], numbers[1] or 1.0)
-    return genome or None
-
-
-def task_terms(task: Task, human_reward: str | None = None) -> list[Term]:
-    """The terms that a task's variables, their roles, its success criterion and perhaps its human reward give.
-
-    Raises UsageError for a task that says neither where anything is nor when it is solved.
-    """
-    roles: dict[str, list[str]] = {}
-    for variable in task.variables:
-        if variable.shape == (() if variable.role == "opening" else (3,)):
-            roles.setdefault(variable.role, []).append(variable.name)
-    gripper, thing, goal, start = (
-        next(iter(roles.get(role, [])), None) for role in ("gripper", "object", "goal", "object_start")
-    )
-    measure = success_measure(task.success_expression)
-    place = _between(thing, goal) or _between(gripper, goal)
-    move = measure or place
-    if move is None:
-        raise UsageError(
-            f"task {task.name}: the builtin model needs a success_expression that compares numbers, "
-            "or variables with the roles object and goal"
-        )
-    # Where the gripper itself is what has to arrive, there is nothing else to reach first.
-    reach = _between(gripper, thing) if thing in _names(move) or gripper not in _names(move) else None
-
-    terms = [Term("move", move, "the way that is left until success", 1.0, (3.0, 10.0))]
-    if reach:
-        terms.insert(0, Term("reach", reach, "the gripper's nearness to the object", 0.9, (2.0, 6.0)))
-        terms.append(Term("stay", f"{reach} + {move}", "both at once: at the object, and it in place", 0.2, (2.0, 6.0)))
-    if place and place != move and (reach or not measure):
-        terms.append(Term("place", place, "the object's nearness to the target in space", 0.25, (2.0, 6.0)))
-    if reach and goal:
-        behind = f"np.linalg.norm({thing} + 0.3 * ({thing} - {goal}) - {gripper})"
-        terms.append(Term("behind", behind, "the gripper behind the object, seen from the target", 0.25, (1.0, 4.0)))
-    if reach and len(pads := roles.get("pad", [])) == 2:
-        apart = " + ".join(f"abs({pad}[1] - {thing}[1])" for pad in pads)
-        terms.append(Term("align", f"{reach} + {apart}", "both finger pads close on the object", 0.15, (0.5, 3.0)))
-    if reach and (opening := roles.get("opening")):
-        grasp = f"{reach} + 0.1 * {opening[0]}"
-        terms.append(Term("grasp", grasp, "closed fingers at the object", 0.15, (0.5, 3.0)))
-    if reach and start:
-        lift = f"{reach} + max(0.0, {start}[2] + 0.1 - {thing}[2])"
-        terms.append(Term("lift", lift, "the object held ten centimetres up", 0.1, (0.5, 3.0)))
-    terms.append(Term("effort", "np.linalg.norm(action)", "small actions", 0.25, (0.05, 0.5), unit=3.0))
-    if measure:
-        solved = f"({task.success_expression})"
-        terms.append(Term("success", solved, "success itself", 0.5, (2.0, 10.0), shapes=("bonus",)))
-    if human_reward is not None:
-        helpers, call = _as_helper(human_reward)
-        words = "what the human-designed reward rewards"
-        terms.append(Term("human", call, words, 0.6, (0.3, 1.0), shapes=("as_it_is",), helpers=helpers))
-    return terms
-
-
-def _as_helper(source: str) -> tuple[str, str]:
-    """A reward function's source as that of a function `human_reward` that returns the reward alone, and its call."""
-    tree = ast.parse(source)
-    function = _function(tree)
-    assert function is not None
-    function.name = "human_reward"
-    for node in ast.walk(function):
-        if isinstance(node, ast.Return) and isinstance(node.value, (ast.Tuple, ast.List)):
-            node.value = node.value.elts[0]
-    arguments = ", ".join(argument.arg for argument in function.args.args)
-    return ast.unparse(tree), f"human_reward({arguments})"
-
-
-def _function(tree: ast.Module) -> ast.FunctionDef | None:
-    found = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "compute_reward")
-    return next(found, None)
-
-
-def _between(one: str | None, other: str | None) -> str | None:
-    return f"np.linalg.norm({one} - {other})" if one and other else None
+def _fit_for(term: Term, after: str) -> list[str]:
+    return [name for name in term.shapes if not (after and SHAPES[name].may_be_negative)]
 
 
 def _answered(genome: Genome, parent: Parent) -> Genome:
-    """The genome after a look at what its terms did: one that hardly moved gave the agent nothing to follow."""
+    """Return the genome after a look at what its terms did: one that hardly moved gave the agent nothing to follow."""
     answered = dict(genome)
     for name, gene in genome.items():
-        if gene.shape in DISTANCE_SHAPES and name in parent.components:
-            mean, low, high = parent.components[name]
-            if high - low > 0.05 * gene.weight:
-                continue
-            if mean < 0.5 * gene.weight:  # far away all the time: let it be felt from farther off
-                answered[name] = replace(gene, width=gene.width * 2.0)
-            else:  # fulfilled all the time: others matter more
-                answered[name] = replace(gene, weight=gene.weight * 0.5)
+        if gene.shape not in DISTANCE_SHAPES or name not in parent.components:
+            continue
+        mean, low, high = parent.components[name]
+        weight = gene.numbers["weight"]
+        if high - low > 0.05 * weight:
+            continue
+        if mean >= 0.5 * weight:  # fulfilled all the time: others matter more
+            changed = {"weight": weight * 0.5}
+        elif gene.after and gene.numbers["near"] < NEAR.high:  # its gate stays shut: let it open from farther off
+            changed = {"near": gene.numbers["near"] * 2.0}
+        elif "width" in gene.numbers:  # far away all the time: let it be felt from farther off
+            changed = {"width": gene.numbers["width"] * 2.0}
+        else:  # it has not moved at all: the more it counts
+            changed = {"weight": weight * 1.5}
+        answered[name] = replace(gene, numbers={**gene.numbers, **changed})
     return answered
 
 
-def _constant(node: ast.expr | None) -> float | None:
-    value = node.value if isinstance(node, ast.Constant) else None
-    return float(value) if isinstance(value, (int, float)) else None
+def _within(bounds: Range, value: float) -> float:
+    """Return the number within sane bounds, as short as a person would write it."""
+    low, high = (2 * bounds.low, 2 * bounds.high) if bounds.low < 0 else (bounds.low / 2, 2 * bounds.high)
+    return _short(min(max(value, low), high))
 
 
-def _names(code: str) -> set[str]:
-    return {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)}
-
-
-def _fitted(term: Term, gene: Gene) -> Gene:
-    """The gene within sane bounds, its numbers as short as a person would write them."""
-    shape = SHAPES[gene.shape]
-    weight = min(max(gene.weight, term.weights[0] / 3), term.weights[1] * 2)
-    width = min(max(gene.width, shape.narrow * term.unit / 2), shape.wide * term.unit * 2)
-    return Gene(gene.shape, float(f"{weight:.3g}"), float(f"{width:.3g}"))
+def _short(value: float) -> float:
+    return float(f"{value:.3g}")

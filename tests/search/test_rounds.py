@@ -9,11 +9,13 @@ import pytest
 
 from errors import RunError, UsageError
 from reward_code import RewardWorkers
-from search.builtin import DISTANCE_SHAPES, Gene, ProgramSearch, read_genome, task_terms, write_program
+from search.builtin import ProgramSearch
 from search.feedback import AgentReport
 from search.offline import ReplayModel
+from search.programs import SHAPES, Gene, read_genome, write_program
 from search.protocol import BudgetSpent, Reply, ServiceAway
 from search.rounds import RewardSearch
+from search.terms import MOVE, task_terms
 from search_doubles import HUMAN_SOURCE, FakeWorkers, ScriptedModel, make_task, random_columns
 
 REPORT = AgentReport(0.35, 987.6, 123.4, (0.031, 0.22), {"reach": (0.5, 0.25, 0.75)}, {"obj_to_target": 0.21})
@@ -440,9 +442,14 @@ def test_every_term_in_every_shape_passes_the_whole_check(real):
     task = make_task()
     terms = {term.name: term for term in task_terms(task, HUMAN_SOURCE)}
     texts = []
-    for first in range(len(DISTANCE_SHAPES)):
-        shapes = {name: term.shapes[first % len(term.shapes)] for name, term in terms.items()}
-        texts.append(write_program(task, terms, {name: Gene(shapes[name], 1.5, 0.3) for name in terms}))
+    for first in range(7):
+        genome = {}
+        for name, term in terms.items():
+            shape = term.shapes[first % len(term.shapes)]
+            gate = "above" if term.stage == MOVE and not SHAPES[shape].may_be_negative else ""
+            numbers = {number: bounds.high for number, bounds in term.ranges(shape, bool(gate)).items()}
+            genome[name] = Gene(shape, numbers, gate)
+        texts.append(write_program(task, terms, genome))
     verdicts = workers.check(texts, probe)
     assert [verdict.reason for verdict in verdicts if not verdict.accepted] == []
     assert [verdict.note for verdict in verdicts if not verdict.compiled] == []
