@@ -184,6 +184,16 @@ class Arguments:
 
     ignored_flags: tuple[str, ...] = ()  # the flags given that are accepted without effect, in the order given
 
+    @property
+    def latest_search(self) -> int:
+        """Env steps after which no search round begins: within a tenth of the run its rewards would teach little."""
+        return self.total_timesteps * 9 // 10
+
+    @property
+    def search_rounds(self) -> int:
+        """Number of search rounds, the first population included."""
+        return 1 + self.latest_search // self.LLM_freq
+
     def sac_config(self, obs_size: int, action_size: int) -> "SacConfig":
         """Return what the agents of a task with observations and actions of these sizes have in common."""
         from sac import SacConfig  # here, because --help and a typo need not wait for torch

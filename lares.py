@@ -154,8 +154,9 @@ class LaRes:
         return self.status == "running"
 
     def search_is_due(self) -> bool:
-        """Return whether `LLM_freq` env steps have passed since the last search round."""
-        return not self.updates_left and self.env_steps - self.last_search >= self.args.LLM_freq
+        """Return whether `LLM_freq` env steps have passed since the last search round, and enough are left to learn."""
+        due = self.env_steps - self.last_search >= self.args.LLM_freq
+        return due and not self.updates_left and self.env_steps <= self.args.latest_search
 
     def evaluation_is_due(self) -> bool:
         """Return whether `display_interval` env steps have passed since the last evaluation."""
@@ -202,7 +203,8 @@ class LaRes:
         if self.updates_left or self.interruption.signal:
             return
         self.iteration += 1
-        work = (self.choose_arms(), self.population.policies(), self.iteration)
+        left = -(-(self.args.total_timesteps - self.env_steps) // self.args.action_repeat)
+        work = (self.choose_arms(), self.population.policies(), self.iteration, left)
         if self.args.overlap:
             self.arriving = self.background.submit(self.simulator.collect, *work)
         else:
@@ -304,8 +306,11 @@ class LaRes:
             best, function.id if function else None, self.round, self.env_steps,
             self.scores[best].fitness(self.args.fitness), self.scores[best].summary(), self.population.networks(best),
         )  # fmt: skip
+        before = self.champions.best.success_rate if self.champions.best else 0.0
         if self.champions.enter(candidate):
             self.log.write_networks(candidate.networks)
+            if before < 1.0 == candidate.success_rate and not self.args.stop_success:
+                self.log.say("every episode of the evaluation was solved; --stop_success 1 would end a run here")
         self.roster.remember()
         figures = {agent: score.summary() for agent, score in self.scores.items()}
         self.roster.keep_scores(self.round, self.scores, ranking)
@@ -348,13 +353,8 @@ class LaRes:
             weights = self.champions.candidates[0].weights[None]
             final = self.simulator.evaluate([0], weights, self.args.final_episodes, Use.FINAL_START)[0]
         self.log.population(self.search.functions)
-        costs = {
-            "dropped_episodes": self.simulator.dropped,
-            "llm": {
-                **self.search.cost(self.args.price_in, self.args.price_out),
-                "rejected": self.search.rejected,
-            },
-        }
+        llm = self.search.cost(self.args.price_in, self.args.price_out) | {"rejected": self.search.rejected}
+        costs = {"dropped_episodes": self.simulator.dropped, "llm": llm}
         sum_up(self.args, self.log, self.status, self.env_steps, self.champions.best, final, costs)
 
     # --- checkpoints ------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ def describe(args: Arguments, setting: Setting, task: Task, probe_seed: int) -> 
         low, high = (_numbers(bound(axis=0)) for bound in (values.min, values.max))
         lines.append(f"{variable.name} {variable.shape} {variable.unit}: from {low} to {high}; {variable.meaning}")
     tokens = sum(len(message["content"]) for message in messages) // _CHARACTERS_PER_TOKEN
-    rounds = -(-args.total_timesteps // args.LLM_freq)
+    rounds = args.search_rounds
     lines.append(
         f"\n[cost]\n\nThe first request is about {tokens:,} tokens and asks for {2 * args.pop_size} answers. There are "
         f"{rounds} search rounds of 1 to {args.llm_attempts} requests, later ones longer by the best answer and its "

@@ -38,7 +38,7 @@ def forecast(args: Arguments, population: Population, env_step: float) -> str:
     left = max(args.total_timesteps - done, 0)
     evaluated = left / args.display_interval * population.count * args.eval_episodes * args.episode_length
     seconds = (left + evaluated) * env_step + left * args.update_cycles * update / args.action_repeat
-    requests = args.llm_attempts * -(-args.total_timesteps // args.LLM_freq)
+    requests = args.llm_attempts * args.search_rounds
     return (
         f"{left:,} env steps to go: about {duration(seconds)} at {1e3 * update:.0f} ms an update of all agents and "
         f"{1e3 * env_step:.2f} ms an env step; "

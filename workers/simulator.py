@@ -39,7 +39,6 @@ class Simulator:
 
     def explore(self, decisions: int, round: int = 0) -> list[Episode]:
         """Return episodes of uniform random actions with that many decisions in all; `round` has its own streams."""
-        lengths = [min(self._decisions, decisions - done) for done in range(0, decisions, self._decisions)]
         orders = [
             Order(
                 UNIFORM,
@@ -47,30 +46,34 @@ class Simulator:
                 length,
                 seed_for(self._seed, Use.EXPLORATION_ACTIONS, round, number),
             )
-            for number, length in enumerate(lengths)
+            for number, length in enumerate(self._lengths(decisions))
         ]
         return [episode for episode in self._collectors.run(orders) if self._is_sound(episode)]
 
-    def collect(self, arms: Sequence[int], policies: np.ndarray, iteration: int) -> list[tuple[int, Episode]]:
+    def collect(
+        self, arms: Sequence[int], policies: np.ndarray, iteration: int, decisions: int
+    ) -> list[tuple[int, Episode]]:
         """Return an episode of each arm's stochastic policy, with the arm.
 
         Args:
             arms: numbers of policies.
             policies: the actors' parameters (n, P) of the first n policies.
             iteration: the iteration of the loop, from which the episodes' streams are derived.
+            decisions: most that all episodes may have together; the last ones are shorter, or left out.
         """
         self._collectors.set_policies(policies)
+        lengths = self._lengths(decisions)
         orders = [
             Order(
                 arm,
                 start_seed(self._seed, Use.COLLECTION_START, iteration, arm),
-                self._decisions,
+                length,
                 seed_for(self._seed, Use.COLLECTION_ACTIONS, iteration, arm),
             )
-            for arm in arms
+            for arm, length in zip(arms, lengths, strict=False)
         ]
         episodes = self._collectors.run(orders)
-        return [(arm, episode) for arm, episode in zip(arms, episodes, strict=True) if self._is_sound(episode)]
+        return [(arm, episode) for arm, episode in zip(arms, episodes, strict=False) if self._is_sound(episode)]
 
     def evaluate(
         self, agents: Sequence[int], policies: np.ndarray, episodes: int, use: Use, number: int = 0
@@ -104,6 +107,10 @@ class Simulator:
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Go on counting."""
         self.dropped, self._dropped_in_a_row = state["dropped"], state["in_a_row"]
+
+    def _lengths(self, decisions: int) -> list[int]:
+        """Return the lengths of the episodes that have so many decisions in all."""
+        return [min(self._decisions, decisions - done) for done in range(0, decisions, self._decisions)]
 
     def _is_sound(self, episode: Episode) -> bool:
         finite = all(np.isfinite(column).all() for column in episode.transitions.values())
