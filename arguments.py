@@ -138,26 +138,26 @@ class Arguments:
     )
     reward_scale: float = flag(1.0, "factor on every reward drawn from the buffer", real(0, above=True))
     gamma: float = flag(0.99, "discount", real(0, 1), unit="per decision")
-    n_step: int = flag(1, "rewards that are summed before the critics value the rest", whole(1, 100), unit="decisions")
+    n_step: int = flag(3, "rewards that are summed before the critics value the rest", whole(1, 100), unit="decisions")
     tau: float = flag(5e-3, "share of the critics in their targets at each target update", real(0, 1, above=True))
     target_update_interval: int = flag(1, "from one target update to the next", whole(1), unit="updates")
     log_std_max: float = flag(2.0, "upper bound of the policy's log standard deviation", real(-float("inf")))
     log_std_min: float = flag(-20.0, "lower bound of the policy's log standard deviation", real(-float("inf")))
     initial_temperature: float = flag(
-        0.1,
+        0.01,
         "weight of the entropy when learning begins; with 1, as published, agents act at random for longer",
         real(0, above=True),
     )
     target_entropy: float = flag(
-        -1.0,
+        -0.5,
         "the policy's entropy, which the temperature is adapted to",
         real(-float("inf")),
         unit="nats per dimension of the action",
     )
-    layer_norm: Switch = flag(0, "1: normalize the hidden layers of the critics")
-    normalize_rewards: Switch = flag(0, "1: divide each agent's rewards by the spread of their discounted returns")
+    layer_norm: Switch = flag(1, "1: normalize the hidden layers of the critics")
+    normalize_rewards: Switch = flag(1, "1: divide each agent's rewards by the spread of their discounted returns")
     policy_delay: int = flag(
-        1, "from one update of the actor and the temperature to the next", whole(1), unit="updates of the critics"
+        2, "from one update of the actor and the temperature to the next", whole(1), unit="updates of the critics"
     )
     bootstrap_timeouts: Switch = flag(1, "0: treat the time limit as a terminal state, as published")
 

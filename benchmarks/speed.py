@@ -79,6 +79,7 @@ TABLE = [
         "its matrix products alone, by the faster library",
         most=1.5,
     ),
+    Row("default", "population update, all flags at their defaults", "a textbook SAC's", most=1.1),
     Row("plain", "population update", "five plain PyTorch agents, a thread each on every core", least=2),
     Row("sb3", "population update", "Stable-Baselines3 SAC, five times, one thread", least=3),
     Row("busy", "population update beside a process that keeps a core busy", "without it", most=2.2),

@@ -44,7 +44,9 @@ ROOT = Path(__file__).parents[1]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 TASK = "window-close"
 AGENTS, BATCH = 5, 128
-CONFIG = Arguments("from_scratch").sac_config(obs_size=39, action_size=4)
+# The textbook's learner, which the yardsticks are; and ours as it is by default.
+PLAIN = Arguments("from_scratch", layer_norm=0, n_step=1, policy_delay=1, normalize_rewards=0, target_entropy=-1.0)
+CONFIG, DEFAULT = (args.sac_config(obs_size=39, action_size=4) for args in (PLAIN, Arguments("from_scratch")))
 MILLION = 1_000_000
 UPDATES = {"cpu": 128, "cuda": 512}  # of one sample: one or two seconds
 
@@ -178,6 +180,10 @@ def floor() -> Sides:
     repetitions = UPDATES["cpu"]
     fastest = min(routes, key=lambda route: min(timed(route, repetitions) for _ in range(3)))
     return update, lambda: timed(fastest, repetitions, times=repetitions)
+
+
+def default() -> Sides:
+    return Learning(config=DEFAULT).update, Learning().update
 
 
 def plain() -> Sides:
