@@ -25,8 +25,10 @@ from sac import Agents, Batch, new_agents
 from workers.process import WorkerProcess
 
 OBS, ACTION, HIDDEN, BATCH = 7, 3, 16, 12
-PLAIN = {"layer_norm": 0, "n_step": 1, "policy_delay": 1, "target_entropy": -1.0, "normalize_rewards": 0}
-FLAGS = Arguments("from_scratch", hidden_size=HIDDEN, initial_temperature=0.1, **PLAIN)
+FLAGS = Arguments(
+    "from_scratch", hidden_size=HIDDEN, initial_temperature=0.1, layer_norm=0, n_step=1, policy_delay=1,
+    target_entropy=-1.0, normalize_rewards=0,
+)  # fmt: skip
 CONFIG = replace(FLAGS, q_lr=3e-3, p_lr=2e-3, gamma=0.9, tau=0.05, constraint_coef=0.7).sac_config(OBS, ACTION)
 CPU = torch.device("cpu")
 
