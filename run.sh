@@ -255,7 +255,7 @@ case $command in
         setup
         exec </dev/null
         "$python" -m ruff check . && "$python" -m ruff format --check . && "$python" -m mypy &&
-            "$python" -m pytest -n 2 --dist loadfile --durations=15 "$@"
+            "$python" -m pytest --durations=15 "$@"
         ;;
     soak)
         setup

@@ -55,7 +55,7 @@ def lives(sandbox):
 
 
 def wait_until(condition):
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end, "nothing happened"
         time.sleep(0.02)
@@ -126,7 +126,7 @@ def test_the_gate_runs_everything_and_nothing_weaker(sandbox):
         "python -m ruff check .",
         "python -m ruff format --check .",
         "python -m mypy",
-        "python -m pytest -n 2 --dist loadfile --durations=15",
+        "python -m pytest --durations=15",
     ]
 
 
