@@ -61,7 +61,10 @@ def plot(args: argparse.Namespace) -> None:
 
     check_figure(args.out)
     runs = read_runs(args.runs)
-    curves = [curve for run in runs if (curve := curve_of(run, args.metric, args.by))]
+    found = [(run, curve_of(run, args.metric, args.by)) for run in runs]
+    curves = [curve for _, curve in found if curve]
+    for run in [run for run, curve in found if curve is None]:
+        print(f"{run.directory} has not been evaluated yet, and is left out", file=sys.stderr)
     if not curves:
         raise UsageError("there is nothing to draw yet: a run has a curve from its first evaluation on")
     published = []

@@ -222,7 +222,7 @@ def tree_width(family: Sequence[Life]) -> int:
 
 def _told(life: Life) -> str:
     """Return what hovering over a function shows, in lines that fit a phone."""
-    lines = [f"function {life.id}", f"from {', '.join(map(str, life.parents)) or 'no parent'}"]
+    lines = [f"function {life.id}", *([f"from {', '.join(map(str, life.parents))}"] if life.parents else [])]
     if life.success_rate is not None:
         lines.append(f"success {life.success_rate:.0%} at best")
     fate = plain(life.fate)

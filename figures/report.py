@@ -25,7 +25,7 @@ def report(run: Run, film: Film) -> str:
     data = {
         "charts": {name: page.chart(figure) for name, figure in figures.items() if figure is not None},
         "curves": {name: page.chart(figure) for name, figure in curves.items()},
-        "functions": [_function(life, at[life.id]) for life in family],
+        "functions": [_function(run, life, at[life.id]) for life in family],
         "shown": _first_shown(run, family),
     }
     return page.render(
@@ -85,18 +85,22 @@ def _facts(run: Run, family: list[Life], spent: list[Row]) -> list[tuple[str, st
     return facts
 
 
-def _function(life: Life, place: tuple[float, float]) -> dict[str, Any]:
+def _function(run: Run, life: Life, place: tuple[float, float]) -> dict[str, Any]:
     """Return what the page's script shows of a function that is selected."""
     row = life.row
+    taken = life.slot is not None
+    origin = "the human reward" if run.flags.get("setting") == "with_init" else "the task alone"
     facts = {
-        "from": ", ".join(f"function {parent}" for parent in life.parents) or "no parent",
+        "from": ", ".join(f"function {parent}" for parent in life.parents) or origin,
         "fate": life.fate,
         "success, by round": ", ".join(
             f"{int(round)}: {scores['success_rate']:.0%}" for round, scores in row.get("scores", {}).items()
         ),
-        "order": "" if row.get("order") is None else f"ranked {row['order']:.0%} of solved episodes above all others",
-        "scale": f"{row['scale']:.4g} · reward + {row['shift']:.4g}" if life.slot is not None else "",
-        "runs as": ("machine code" if row.get("compiled") else "interpreted Python") if life.slot is not None else "",
+        "order": "" if row.get("order") is None else f"{row['order']:.0%} of solved episodes above every unsolved one",
+        "scale": f"{row['scale']:.4g} · reward {'−' if row['shift'] < 0 else '+'} {abs(row['shift']):.4g}"
+        if taken
+        else "",
+        "runs as": ("machine code" if row.get("compiled") else "interpreted Python") if taken else "",
     }
     return {
         "id": life.id,
@@ -105,7 +109,7 @@ def _function(life: Life, place: tuple[float, float]) -> dict[str, Any]:
         "parents": life.parents,
         "at": place,
         "facts": [(name, text) for name, text in facts.items() if text],
-        "lines": code.lines(row.get("source") or ""),
+        "lines": code.lines((row.get("source") or "").rstrip("\n")),
         "components": row.get("components") or {},
     }
 

@@ -42,10 +42,8 @@ class Opened:
         """Move to a function's node in the tree, until the page says what it is."""
         self.page.locator("#tree").scroll_into_view_if_needed()
         self.page.mouse.move(*self.place(function))
-        self.page.wait_for_function(
-            "text => document.querySelector('#tree .hoverlayer').textContent.startsWith(text)",
-            arg=f"function {function}f",
-        )
+        told = "document.querySelector('#tree .hoverlayer').textContent"
+        self.page.wait_for_function(f"{told}.match(/^function (\\d+)/)?.[1] === '{function}'")
 
 
 @pytest.fixture(scope="session")

@@ -84,7 +84,7 @@ def test_clicking_two_functions_shows_what_changed(opened, functions):
         "#code > div", "all => all.map((line) => [line.className, line.textContent])"
     )
     for skipped, row in (("in", parent), ("out", child)):
-        assert "\n".join(text[2:] for kind, text in lines if kind != skipped) == row["source"]
+        assert "\n".join(text[2:] for kind, text in lines if kind != skipped) == row["source"].rstrip()
     assert {kind for kind, _ in lines} >= {"in", "out"}
     assert opened.page.locator("#code mark").count() > 0
 
