@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from arguments import parse_args
 from chat_server import completion, serving
 from reward_code import check_source, extract
 from task_specs import get_task
@@ -202,8 +203,6 @@ def test_a_dry_run_shows_the_first_messages_and_leaves_nothing(finished, tmp_pat
 
 
 def test_the_readmes_commands_are_understood(tmp_path):
-    from arguments import parse_args
-
     words = (
         "--env-name=window-close-v2 --buffer_transfer=0 --scale_type=2 --Inter_Loop_freq=1000000 --ucb_type=max "
         "--windows_length=500 --elite_num=3 --RL_ucb=1 --c=0.0 --EA_tau=0.1 --damp=1e-1 --model=gpt-4o-mini "
@@ -214,12 +213,16 @@ def test_the_readmes_commands_are_understood(tmp_path):
     assert args.ignored_flags == ("--Inter_Loop_freq", "--ucb_type", "--RL_ucb", "--c", "--EA_tau", "--damp")
 
 
-@pytest.mark.parametrize("task", ["window-close", "window-open", "button-press", "door-close", "drawer-open"])
+@pytest.mark.parametrize("task", sorted(path.name for path in (ROOT / "recordings").iterdir() if path.is_dir()))
 def test_the_shipped_recordings_hold_code_that_can_be_used(task):
     inputs = get_task(task).inputs
-    exchanges = rows(ROOT / "recordings" / f"{task}-v2" / "llm.jsonl")
-    assert [exchange["round"] for exchange in exchanges] == [0, 1, 2]
+    exchanges = rows(ROOT / "recordings" / task / "llm.jsonl")
+    rounds = parse_args([f"--env-name={task}"], exchanges[0]["setting"]).search_rounds
+    assert [exchange["round"] for exchange in exchanges] == list(range(rounds)) == [0, 1, 2, 3, 4]
+    said = (ROOT / "recordings" / "README.md").read_text()
     for exchange in exchanges:
+        assert f"`{exchange['model']}`" in said
+        assert exchange["date"] in said
         assert len(exchange["texts"]) == exchange["count"]
         for text in exchange["texts"]:
             check_source(extract(text).source, inputs)
