@@ -46,7 +46,7 @@ class Opened:
         self.page.wait_for_function(f"{told}.match(/^function (\\d+)/)?.[1] === '{function}'")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Playwright's event loop runs as long as it lives, and other tests have their own
 def browser():
     found = next(filter(None, map(shutil.which, _NAMES)), None)
     if found is None:
