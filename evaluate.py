@@ -10,6 +10,12 @@ import argparse
 import sys
 from pathlib import Path
 
+if __name__ == "__main__":  # what is ours comes first, whatever PYTHONPATH and PYTHONSAFEPATH say
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    from workers.packages import require_packages
+
+    require_packages()
+
 from runs.command import exit_code, parser, read_runs
 
 

@@ -156,7 +156,10 @@ def test_a_full_disk_ends_a_run_with_one_line(tmp_path):
     assert done.stderr.count("\n") == 1, done.stderr
 
 
-@pytest.mark.parametrize("script", ["lares_from_scratch.py", "lares_with_init.py", "task_specs.py", "reward_code"])
+SCRIPTS = "lares_from_scratch.py lares_with_init.py task_specs.py evaluate.py report.py plot.py reward_code".split()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_a_python_without_the_packages_is_told_what_to_do(tmp_path, script):
     without_packages = [sys.executable, "-S"]
     done = subprocess.run([*without_packages, ROOT / script], cwd=tmp_path, capture_output=True, text=True)
