@@ -50,7 +50,7 @@ class Arguments:
         unit="env steps",
         heading="length of the run, and evaluation",
     )
-    init_exploration_steps: int = flag(10_000, "uniform random actions at the start", whole(1), unit="env steps")
+    init_exploration_steps: int = flag(2_000, "uniform random actions at the start", whole(1), unit="env steps")
     stop_success: float = flag(0.0, "end the run when the best agent's success rate is this; 0: never", real(0, 1))
     display_interval: int = flag(10_000, "from one evaluation to the next", whole(1), unit="env steps")
     eval_episodes: int = flag(10, "episodes of each agent in an evaluation", whole(1), unit="episodes")
@@ -89,7 +89,7 @@ class Arguments:
         5, "reward functions, each with an agent", whole(1, 64), heading="population and reward search"
     )
     elite_num: int = flag(3, "best agents that keep their reward function in a search round", whole(0), unit="agents")
-    LLM_freq: int = flag(200_000, "from one search round to the next", whole(1), unit="env steps")
+    LLM_freq: int = flag(0, "from one search round to the next; 0: a fifth of the run", whole(0), unit="env steps")
     fitness: Literal["success", "return"] = flag(
         "success",
         "rank agents by success rate, then by how near to success their episodes came; return: then by the "
@@ -185,6 +185,11 @@ class Arguments:
     ignored_flags: tuple[str, ...] = ()  # the flags given that are accepted without effect, in the order given
 
     @property
+    def search_interval(self) -> int:
+        """Env steps from one search round to the next: `LLM_freq`, or a fifth of the run, as in the paper."""
+        return self.LLM_freq or max(self.total_timesteps // 5, self.episode_length)
+
+    @property
     def latest_search(self) -> int:
         """Env steps after which no search round begins: within a tenth of the run its rewards would teach little."""
         return self.total_timesteps * 9 // 10
@@ -192,7 +197,7 @@ class Arguments:
     @property
     def search_rounds(self) -> int:
         """Number of search rounds, the first population included."""
-        return 1 + self.latest_search // self.LLM_freq
+        return 1 + self.latest_search // self.search_interval
 
     def sac_config(self, obs_size: int, action_size: int) -> "SacConfig":
         """Return what the agents of a task with observations and actions of these sizes have in common."""
@@ -289,12 +294,12 @@ def contradictions(args: Arguments) -> list[str]:
             f"{args.init_exploration_steps}; raise the first or lower the second",
         ),
         (
-            args.LLM_freq < args.episode_length,
+            0 < args.LLM_freq < args.episode_length,
             f"--LLM_freq {args.LLM_freq} is less than one episode; give --LLM_freq {args.episode_length} or more",
         ),
         (
-            bool(args.restart) and args.LLM_freq <= args.init_exploration_steps,
-            f"--LLM_freq {args.LLM_freq} leaves nothing to learn after --init-exploration-steps "
+            bool(args.restart) and args.search_interval <= args.init_exploration_steps,
+            f"--LLM_freq {args.search_interval} leaves nothing to learn after --init-exploration-steps "
             f"{args.init_exploration_steps}, which --restart 1 repeats in each search round; raise the first",
         ),
         (

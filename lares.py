@@ -154,8 +154,8 @@ class LaRes:
         return self.status == "running"
 
     def search_is_due(self) -> bool:
-        """Return whether `LLM_freq` env steps have passed since the last search round, and enough are left to learn."""
-        due = self.env_steps - self.last_search >= self.args.LLM_freq
+        """Return whether a search round is due (`LLM_freq`), and enough env steps are left to learn from it."""
+        due = self.env_steps - self.last_search >= self.args.search_interval
         return due and not self.updates_left and self.env_steps <= self.args.latest_search
 
     def evaluation_is_due(self) -> bool:

@@ -1,9 +1,11 @@
-"""Learning curves: one agent of ours with the human reward, Stable-Baselines3 with the same, and the whole method.
+"""Learning curves: one agent of ours on the human reward, a textbook's learner, and the whole method in both settings.
 
-    python benchmarks/learning.py run human window-close --seed 1     one curve, into a JSON file of its own
-    python benchmarks/learning.py run sb3 window-close --seed 1       needs benchmarks/requirements.txt
-    python benchmarks/learning.py run lares window-close --seed 1     lares_from_scratch.py with --model builtin
-    python benchmarks/learning.py draw --anchors curves.csv           all curves as a figure, tables and one JSON
+    python benchmarks/learning.py run agent drawer-open --seed 1      one curve, into a JSON file of its own
+    python benchmarks/learning.py run textbook drawer-open            the same with a textbook's SAC, as ours was once
+    python benchmarks/learning.py run sb3 drawer-open                 Stable-Baselines3 (benchmarks/requirements.txt)
+    python benchmarks/learning.py run from_scratch drawer-open        lares_from_scratch.py with --model builtin
+    python benchmarks/learning.py run with_init drawer-open           lares_with_init.py with --model builtin
+    python benchmarks/learning.py draw --anchors curves.csv           all curves as a figure and tables
 
 The protocol is that of the published curves it can be held against (Hansen, Su, Wang, "TD-MPC2", ICLR 2024, whose
 repository has them as CSV with the columns method, task, env_steps, seed, success): the reward summed over an action
@@ -30,17 +32,30 @@ ACTION_REPEAT, EPISODE_LENGTH = 2, 200
 DECISIONS = EPISODE_LENGTH // ACTION_REPEAT
 RANDOM_DECISIONS = 1_000
 EVALUATE_EVERY, EVALUATION_EPISODES = 5_000, 20
-TEMPERATURE = 0.1
+FLAGS = {  # of the single agents' learners, beside the defaults
+    "agent": {},
+    "textbook": {
+        "n_step": 1,
+        "layer_norm": 0,
+        "normalize_rewards": 0,
+        "policy_delay": 1,
+        "target_entropy": -1.0,
+        "initial_temperature": 0.1,
+    },
+}
 LABELS = {
-    "human": "LaRes' SAC",
-    "sb3": "Stable-Baselines3's SAC",
-    "lares": "LaRes from scratch, builtin, without the human reward",
+    "agent": "one agent, human reward",
+    "textbook": "one agent, human reward, textbook's SAC",
+    "sb3": "Stable-Baselines3's SAC, human reward",
+    "from_scratch": "LaRes from scratch, builtin",
+    "with_init": "LaRes with init, builtin",
+    "from_scratch_textbook": "LaRes from scratch, builtin, textbook's SAC",  # as it once was; none are made any more
 }
 
 Row = dict[str, Any]
 
 
-def human(task_name: str, seed: int, env_steps: int, temperature: float) -> Iterator[Row]:
+def agent(method: str, task_name: str, seed: int, env_steps: int) -> Iterator[Row]:
     """One agent of ours that learns from the environment's own reward."""
     import torch
 
@@ -53,7 +68,7 @@ def human(task_name: str, seed: int, env_steps: int, temperature: float) -> Iter
 
     torch.set_num_threads(1)
     task, device = get_task(task_name), torch.device("cpu")
-    config = Arguments("from_scratch", initial_temperature=temperature).sac_config(task.obs_size, task.action_size)
+    config = Arguments("from_scratch", **FLAGS[method]).sac_config(task.obs_size, task.action_size)
     buffer = ReplayBuffer(env_steps, task.obs_size, task.action_size, task.variable_width, 1, device)
     agent = Population(config, buffer, seed, seed)
     collectors = Collectors(task, PolicyShape(agent.sizes), 1, 1, action_repeat=ACTION_REPEAT)
@@ -78,7 +93,7 @@ def human(task_name: str, seed: int, env_steps: int, temperature: float) -> Iter
     collectors.close()
 
 
-def sb3(task_name: str, seed: int, env_steps: int, temperature: float) -> Iterator[Row]:
+def sb3(method: str, task_name: str, seed: int, env_steps: int) -> Iterator[Row]:
     """Stable-Baselines3's SAC with the same networks and hyperparameters, in the same environment."""
     import gymnasium
     import torch
@@ -124,7 +139,7 @@ def sb3(task_name: str, seed: int, env_steps: int, temperature: float) -> Iterat
         batch_size=128,
         tau=0.005,
         gamma=0.99,
-        ent_coef=f"auto_{temperature:g}",
+        ent_coef="auto_0.1",
         target_entropy=-float(task.action_size),
         policy_kwargs={"net_arch": [256] * 3},
         seed=seed,
@@ -144,19 +159,19 @@ def sb3(task_name: str, seed: int, env_steps: int, temperature: float) -> Iterat
         yield _row(evaluated, successes, returns)
 
 
-def lares(task_name: str, seed: int, env_steps: int, temperature: float) -> Iterator[Row]:
-    """The whole method from scratch: population 5, no language model, nothing of the human reward."""
+def lares(method: str, task_name: str, seed: int, env_steps: int) -> Iterator[Row]:
+    """The whole method: population 5, no language model; from scratch nothing of the human reward."""
     runs = ROOT / "logs" / "learning"
-    name = f"lares-{task_name}-{seed}-{time.time_ns()}"
+    name = f"{method}-{task_name}-{seed}-{time.time_ns()}"
     command = [
-        *(sys.executable, str(ROOT / "lares_from_scratch.py"), "--model=builtin", f"--env-name={task_name}"),
-        *(f"--seed={seed}", f"--total-timesteps={env_steps}", f"--LLM_freq={env_steps // 5}", f"--exp_name={name}"),
-        *(f"--action-repeat={ACTION_REPEAT}", f"--episode-length={EPISODE_LENGTH}", f"--log-dir={runs}"),
+        *(sys.executable, str(ROOT / f"lares_{method}.py"), "--model=builtin", f"--env-name={task_name}"),
+        *(f"--seed={seed}", f"--total-timesteps={env_steps}", f"--exp_name={name}", f"--log-dir={runs}"),
+        *(f"--action-repeat={ACTION_REPEAT}", f"--episode-length={EPISODE_LENGTH}"),
         *(f"--init-exploration-steps={RANDOM_DECISIONS * ACTION_REPEAT}", f"--display-interval={EVALUATE_EVERY}"),
-        *(f"--eval-episodes={EVALUATION_EPISODES}", f"--initial_temperature={temperature}", "--windows_length=500"),
+        *(f"--eval-episodes={EVALUATION_EPISODES}", f"--LLM_freq={env_steps // 5}"),
         "--num_learners=1",  # like the others, so that their times can be compared
     ]
-    metrics, read = runs / name / "metrics.jsonl", 0
+    metrics, summary, read = runs / name / "metrics.jsonl", runs / name / "summary.json", 0
     with subprocess.Popen(command) as process:
         running = True
         while running:
@@ -173,7 +188,14 @@ def lares(task_name: str, seed: int, env_steps: int, temperature: float) -> Iter
             read = len(rows)
             time.sleep(2)
     if process.returncode:
-        sys.exit(f"lares_from_scratch.py ended with {process.returncode}")
+        sys.exit(f"lares_{method}.py ended with {process.returncode}")
+    final = json.loads(summary.read_text(encoding="utf-8"))
+    yield {
+        "final": "the chosen policy over 50 fresh episodes",
+        "success": final["final_last_step_success_rate"],
+        "success_any": final["final_any_step_success_rate"],
+        "env_return": final["final_env_return"],
+    }
 
 
 def _row(env_steps: int, successes: list[np.ndarray], returns: list[float]) -> Row:
@@ -185,42 +207,42 @@ def _row(env_steps: int, successes: list[np.ndarray], returns: list[float]) -> R
     }
 
 
-METHODS = {"human": human, "sb3": sb3, "lares": lares}
+METHODS = {"agent": agent, "textbook": agent, "sb3": sb3, "from_scratch": lares, "with_init": lares}
 
 
-def run(method: str, task: str, seed: int, env_steps: int, temperature: float, out: Path) -> None:
+def run(method: str, task: str, seed: int, env_steps: int, out: Path) -> None:
     """One curve; its file is written anew after each evaluation."""
     out.mkdir(parents=True, exist_ok=True)
-    rows: list[Row] = []
+    curve: dict[str, Any] = {"method": method, "task": task, "seed": seed, "rows": []}
     start = time.monotonic()
-    for row in METHODS[method](task, seed, env_steps, temperature):
-        rows.append({**row, "wall_time": round(time.monotonic() - start, 1)})
-        print(f"{method} {task} seed {seed}: {rows[-1]}", flush=True)
-        curve = {"method": method, "task": task, "seed": seed, "initial_temperature": temperature, "rows": rows}
-        (out / f"{method}-{task}-{temperature:g}-{seed}.json").write_text(json.dumps(curve), encoding="utf-8")
+    for row in METHODS[method](method, task, seed, env_steps):
+        row["wall_time"] = round(time.monotonic() - start, 1)
+        print(f"{method} {task} seed {seed}: {row}", flush=True)
+        if "final" in row:
+            curve["final"] = row
+        else:
+            curve["rows"].append(row)
+        (out / f"{method}-{task}-{seed}.json").write_text(json.dumps(curve, indent=1) + "\n", encoding="utf-8")
 
 
 def draw(out: Path, anchors: Path | None) -> None:
-    """All curves found in `out` as `learning.json`, and as a figure and tables, published ones beside them."""
+    """All curves found in `out` as a figure and tables, published ones beside them."""
     from figures.curves import Curve, compare, read_published
     from figures.files import write
 
     curves = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*-*-*.json"))]
     if not curves:
-        sys.exit(f"there are no curves in {out}; make some with: python benchmarks/learning.py run human window-close")
+        sys.exit(f"there are no curves in {out}; make some with: python benchmarks/learning.py run agent window-close")
     ours = []
     for curve in curves:
-        label = LABELS[curve["method"]]
-        if curve["initial_temperature"] != TEMPERATURE:
-            label += f", initial temperature {curve['initial_temperature']:g}"
         steps, success = (np.array([row[name] for row in curve["rows"]], float) for name in ("env_steps", "success"))
-        ours.append(Curve(curve["task"], label, steps, success, final=float(success[-1])))
+        final = curve.get("final", curve["rows"][-1])["success"]
+        ours.append(Curve(curve["task"], LABELS[curve["method"]], steps, success, final=final))
     last = max(curve.env_steps[-1] for curve in ours)
     published = read_published(anchors, {curve.task for curve in ours}, last) if anchors else []
     protocol = f"{EPISODE_LENGTH} env steps an episode, action repeat {ACTION_REPEAT}, goal visible"
     written, text = write(compare(ours, published), out / "learning.png", "last_step_success_rate", protocol)
-    (out / "learning.json").write_text(json.dumps(curves, indent=1), encoding="utf-8")
-    print(f"{text}\n{len(curves)} curves: {', '.join(map(str, [*written, out / 'learning.json']))}")
+    print(f"{text}\n{len(curves)} curves: {', '.join(map(str, written))}")
 
 
 def main() -> None:
@@ -231,14 +253,15 @@ def main() -> None:
     one.add_argument("task")
     one.add_argument("--seed", type=int, default=1, help="(default: 1)")
     one.add_argument("--env-steps", type=int, default=100_000, help="with the action repeat (default: 100000)")
-    one.add_argument("--temperature", type=float, default=TEMPERATURE, help="initial temperature (default: 0.1)")
     picture = commands.add_parser("draw", help="draw all curves made so far")
     picture.add_argument("--anchors", type=Path, help="CSV of published curves (default: none)")
     for command in (one, picture):
-        command.add_argument("--out", type=Path, default=ROOT / "logs" / "learning", help="(default: logs/learning)")
+        command.add_argument(
+            "--out", type=Path, default=ROOT / "results" / "learning", help="(default: results/learning)"
+        )
     args = parser.parse_args()
     if args.command == "run":
-        run(args.method, args.task, args.seed, args.env_steps, args.temperature, args.out)
+        run(args.method, args.task, args.seed, args.env_steps, args.out)
     else:
         draw(args.out, args.anchors)
 

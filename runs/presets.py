@@ -10,6 +10,7 @@ PRESETS = {  # the flags that a preset stands for
     "published": (
         "--hide_goal=1 --bootstrap_timeouts=0 --initial_temperature=1 --fitness=return --pop_size=5 --elite_num=3 "
         "--scale_type=2 --buffer_transfer=0 --constraint_coef=1 --total-timesteps=1000000 --LLM_freq=200000 "
+        "--init-exploration-steps=10000 "
         "--eval-episodes=20 --action-repeat=1 --n_step=1 --layer_norm=0 --normalize_rewards=0 --policy_delay=1 "
         "--target_entropy=-1"
     ),

@@ -41,6 +41,15 @@ def test_published_commands_mean_what_they_say():
     assert (args.env_name, args.windows_length, args.pop_size) == ("coffee-pull-v2", 20, 5)
 
 
+def test_there_are_five_search_rounds_unless_a_flag_says_how_often():
+    for words in ("", "--total-timesteps=100000", "--total-timesteps=3000"):
+        assert parse(words).search_rounds == 5
+    assert parse("--total-timesteps=100000").search_interval == 20_000
+    assert parse("--total-timesteps=100000 --LLM_freq=5000").search_interval == 5_000
+    assert parse("--total-timesteps=2100").search_interval == 420
+    assert parse("--total-timesteps=2100 --episode-length=500").search_interval == 500
+
+
 def test_every_flag_of_the_published_parser_is_taken():
     published = """
         --env-name window-close-v2 --total-timesteps 1e7 --cuda --seed 123 --hidden-size 256 --train-loop-per-epoch 1
