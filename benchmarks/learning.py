@@ -32,7 +32,7 @@ ACTION_REPEAT, EPISODE_LENGTH = 2, 200
 DECISIONS = EPISODE_LENGTH // ACTION_REPEAT
 RANDOM_DECISIONS = 1_000
 EVALUATE_EVERY, EVALUATION_EPISODES = 5_000, 20
-FLAGS = {  # of the single agents' learners, beside the defaults
+FLAGS: dict[str, dict[str, Any]] = {  # of the single agents' learners, beside the defaults
     "agent": {},
     "textbook": {
         "n_step": 1,

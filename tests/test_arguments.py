@@ -113,7 +113,7 @@ def test_numbers_of_integer_flags_are_integers():
         ("--exp_name ..", "not a plain name"),
         ("--pop_size 3", "--elite_num 3 leaves nothing to replace in --pop_size 3; give --elite_num 2 or less"),
         ("--pop_size 1", "give --elite_num 1"),
-        ("--total-timesteps 10000", "lower the second"),
+        ("--total-timesteps 2000", "lower the second"),
         ("--elite_num 0", "give --elite_num 1 or more, or --restart 1"),
         ("--LLM_freq 149", "less than one episode; give --LLM_freq 150 or more"),
         ("--action-repeat 4", "--episode-length 150 is not a multiple of --action-repeat 4; give --episode-length 148"),
@@ -121,7 +121,7 @@ def test_numbers_of_integer_flags_are_integers():
         ("--init-exploration-steps 1 --action-repeat 2", "less than one action of --action-repeat 2; raise the first"),
         ("--restart 1", "--restart 1 leaves no networks to take over; give --inherit 0"),
         ("--restart 1 --inherit 0", "no stored rewards for --scale_type 2; give --scale_type 0"),
-        ("--preset eureka --LLM_freq 10000", "which --restart 1 repeats in each search round"),
+        ("--preset eureka --LLM_freq 2000", "which --restart 1 repeats in each search round"),
         ("--preset", "--preset: expected one argument"),
         ("--preset paper", "'paper' (choose from 'none', 'published', 'eureka')"),
         ("--buffer-size 1000 --batch-size 1001", "less than --batch-size 1001"),
@@ -168,7 +168,7 @@ def test_the_published_preset_is_the_published_command_and_what_its_code_does(wo
     in_code = {
         "hide_goal": 1, "bootstrap_timeouts": 0, "initial_temperature": 1.0, "fitness": "return",
         "explore_episode": int(setting == "from_scratch"), "n_step": 1, "layer_norm": 0, "normalize_rewards": 0,
-        "policy_delay": 1, "target_entropy": -1.0,
+        "policy_delay": 1, "target_entropy": -1.0, "init_exploration_steps": 10_000,
     }  # fmt: skip
     assert replace(given, ignored_flags=(), preset="published", **in_code) == preset
 
