@@ -48,6 +48,7 @@ class ProgramSearch(LanguageModel):
         self._human_reward = human_reward
         self._random = np.random.default_rng([seed, 0x5EA7C4])
         self._composed = 0
+        self._approaches: list[str] = []  # that no program has taken since all of them had their turn
 
     @functools.cached_property
     def terms(self) -> dict[str, Term]:
@@ -67,12 +68,16 @@ class ProgramSearch(LanguageModel):
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that the next answer depends on, fit for JSON."""
-        return {"random": self._random.bit_generator.state, "composed": self._composed}
+        return {
+            "random": self._random.bit_generator.state,
+            "composed": self._composed,
+            "approaches": list(self._approaches),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`."""
         self._random.bit_generator.state = state["random"]
-        self._composed = state["composed"]
+        self._composed, self._approaches = state["composed"], list(state["approaches"])
 
     # --- from nothing -----------------------------------------------------------------------------------------------
 
@@ -83,10 +88,10 @@ class ProgramSearch(LanguageModel):
             plain = {name: Gene("linear", numbers) for name in self.terms if name in {"reach", "move"}}
             return plain, [], "The plainest shaping"
         names = {"move", *(name for name, term in self.terms.items() if self._chance(term.chance))}
-        if approaches := self._at_stage(APPROACH):
-            names.add(approaches[self._random.integers(len(approaches))])
-            # An open hand hooks, closed fingers carry, and with neither the hand pushes.
-            fingers = str(self._random.choice(["", "opened", "hold"]))
+        if approach := self._next_approach():
+            names.add(approach)
+            # An open hand hooks, closed fingers carry, and with neither the hand pushes, which it cannot from above.
+            fingers = str(self._random.choice(["opened", "hold"] if approach == "above" else ["", "opened", "hold"]))
             names |= {fingers} & self.terms.keys()
             if fingers == "hold" and self._chance(0.6):
                 names |= {"lift"} & self.terms.keys()
@@ -97,6 +102,12 @@ class ProgramSearch(LanguageModel):
                 gate = self._gate(genome, term) if staged or term.stage == HOLD else ""
                 genome[name] = self._draw(term, gate)
         return genome, [], "A new combination"
+
+    def _next_approach(self) -> str:
+        """Return a way to come to the object, each once before any comes again; "" where there is nothing to reach."""
+        if not self._approaches:
+            self._approaches = [str(name) for name in self._random.permutation(self._at_stage(APPROACH))]
+        return self._approaches.pop() if self._approaches else ""
 
     def _draw(self, term: Term, after: str) -> Gene:
         shapes = _fit_for(term, after)

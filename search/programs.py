@@ -44,6 +44,14 @@ WIDTH_SHAPES = {
     "long_tail": Shape("{t}_weight / (1.0 + ({t}_distance / {t}_width) ** 2)", "long-tailed", Range(0.06, 0.4)),
     "gaussian": Shape("{t}_weight * np.exp(-({t}_distance / {t}_width) ** 2)", "Gaussian", Range(0.2, 0.6)),
     "linear": Shape("{t}_weight * (1.0 - {t}_distance / {t}_width)", "linear", Range(0.3, 1.0), may_be_negative=True),
+    # What halves the distance is worth the same from a metre down to the width, so that the last centimetre counts as
+    # much as the first decimetre: Levine et al., "End-to-End Training of Deep Visuomotor Policies", JMLR 2016, section
+    # 5.2, have such a term for precision. At a metre it is zero.
+    "log": Shape(
+        "{t}_weight * max(0.0, 1.0 - np.log1p({t}_distance / {t}_width) / np.log1p(1.0 / {t}_width))",
+        "logarithmic, so that the last centimetre counts most",
+        Range(0.005, 0.03),
+    ),
 }
 # These measure the way by its own length. A thing that is hard to move moves by millimetres at first, and under the
 # root the first of ten equal steps is worth a third of the whole way.

@@ -14,6 +14,7 @@ APPROACH, HOLD, LIFT, MOVE, ALWAYS = range(5)  # stages; what is always due stan
 _OBJECT_SHAPES = (*WIDTH_SHAPES, *START_SHAPES)
 _CLEARANCE = Range(0.05, 0.2)  # m that a hand keeps from an object until it is in line with it
 _OFFSET = Range(-0.04, 0.04)  # m beside an object's own point, where a finger takes hold of it
+_DEPTH = Range(-0.06, 0.02)  # m over an object's own point: fingers that hook or grasp reach past it
 
 
 def task_terms(task: Task, human_reward: str | None = None) -> list[Term]:
@@ -90,11 +91,11 @@ def _approach(gripper: str, thing: str, goal: str | None, start: str | None, axe
     beside = f"np.linalg.norm({gripper} - {thing} - np.array([aim_x, aim_y, aim_z]))"
     over = (
         f"above_side = np.linalg.norm(({gripper} - {thing})[:2] - np.array([above_x, above_y]))",
-        f"above_height = {gripper}[2] - {thing}[2]",
+        f"above_height = {gripper}[2] - {thing}[2] - above_z",
     )
     funnel = "above_side + abs(above_height - min(above_clear, 2.0 * above_side))"
     offsets = dict.fromkeys("xyz", _OFFSET)
-    above = {"x": _OFFSET, "y": _OFFSET, "clear": _CLEARANCE}
+    above = {"x": _OFFSET, "y": _OFFSET, "z": _DEPTH, "clear": _CLEARANCE}
     terms = [
         Term("reach", straight, "the gripper's nearness to the object", APPROACH, weights),
         Term("aim", beside, "the gripper's nearness to a point beside the object", APPROACH, weights, numbers=offsets),

@@ -141,6 +141,8 @@ def test_programs_come_to_the_object_in_every_way_and_gate_what_is_due_later():
     approaches = Counter(name for genome in made for name in genome if TERMS[name].stage == APPROACH)
     assert set(approaches) == {"reach", "aim", "above", "behind"}
     assert sum(approaches.values()) == len(made)
+    assert max(approaches.values()) - min(approaches.values()) <= 1  # each has its turn
+    assert all(genome.keys() & {"opened", "hold"} for genome in made if "above" in genome)
     gated = [(genome, name, gene) for genome in made for name, gene in genome.items() if gene.after]
     assert sum(name == "move" for _, name, _ in gated) > 40
     for genome, name, gene in gated:
@@ -158,7 +160,7 @@ def test_a_gate_lets_a_term_count_only_where_the_earlier_one_is_near():
 
 
 def test_the_funnels_lead_over_and_behind_an_object_and_not_through_it():
-    above = write(TASK, TERMS, {"above": gene("exp", 1.0, 0.2, x=0.0, y=0.0, clear=0.1)})
+    above = write(TASK, TERMS, {"above": gene("exp", 1.0, 0.2, x=0.0, y=0.0, z=0.0, clear=0.1)})
     behind = write(TASK, TERMS, {"behind": gene("exp", 1.0, 0.2, gap=0.02, clear=0.1)})
     there = state((0, 0, 0), (0, 0, 0), (0.3, 0, 0)) | {"obj_init_pos": np.zeros(3)}  # the target lies along x
 
@@ -334,6 +336,15 @@ def test_programs_may_build_on_a_human_reward():
     assert not any("human" in read_genome(source) for source in sources(ProgramSearch(TASK, 1), 60)[0])
 
 
+def test_the_last_centimetre_counts_as_much_as_ten_under_the_logarithm():
+    source = write(TASK, TERMS, {"reach": gene("log", 3.0, 0.01)})
+    at = {x: call(source, state((x, 0, 0), (0, 0, 0)))[0] for x in (0.0, 0.01, 0.03, 0.07, 1.0, 2.0)}
+    assert at[0.0] == 3.0
+    assert at[1.0] == at[2.0] == 0.0
+    steps = at[0.0] - at[0.01], at[0.01] - at[0.03], at[0.03] - at[0.07]  # each doubles the distance and the width
+    np.testing.assert_allclose(steps, 3.0 * np.log(2) / np.log(101))
+
+
 # --- what an expert does ---------------------------------------------------------------------------------------------
 
 
@@ -367,5 +378,5 @@ def test_rewards_rise_along_an_experts_course_and_end_above_the_object_not_moved
         rises.append(stats.spearmanr(np.arange(len(rewards)), rewards)[0])
         ends.append(rewards[-1] - np.median([call(source, values)[0] for values in stuck[50:]]))
     assert np.median(rises) > 0.7
-    assert np.quantile(rises, 0.1) > 0.3
+    assert np.quantile(rises, 0.1) > 0.2
     assert np.mean(np.array(ends) > 0.3) > 0.8
