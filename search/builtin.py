@@ -28,7 +28,10 @@ from search.protocol import LanguageModel, Parent, Reply, Request, Usage
 from search.terms import APPROACH, HOLD, MOVE, task_terms
 from task_specs import Task
 
-_STAGED = 0.7  # share of new programs whose later stages are gated by an earlier one
+# Share of new programs whose later stages are gated by an earlier one. What has not moved yet earns the same wherever
+# the hand is, so a gate is seldom needed; and with it a hand that drags an object and slips is paid for neither.
+_STAGED = 0.3
+_PRECISE = 0.5  # share of approaches that count in halves of the distance, since a hold is a matter of a centimetre
 _STEADY = {"move"}  # no mutation drops it
 
 
@@ -91,7 +94,8 @@ class ProgramSearch(LanguageModel):
         if approach := self._next_approach():
             names.add(approach)
             # An open hand hooks, closed fingers carry, and with neither the hand pushes, which it cannot from above.
-            fingers = str(self._random.choice(["opened", "hold"] if approach == "above" else ["", "opened", "hold"]))
+            odds = [0.0, 0.7, 0.3] if approach == "above" else [1 / 3, 1 / 3, 1 / 3]
+            fingers = str(self._random.choice(["", "opened", "hold"], p=odds))
             names |= {fingers} & self.terms.keys()
             if fingers == "hold" and self._chance(0.6):
                 names |= {"lift"} & self.terms.keys()
@@ -113,6 +117,8 @@ class ProgramSearch(LanguageModel):
         shapes = _fit_for(term, after)
         by_start = [name for name in shapes if name in START_SHAPES]
         shape = str(self._random.choice(by_start if by_start and self._chance(0.5) else shapes))
+        if term.stage == APPROACH and self._chance(_PRECISE):
+            shape = "log"
         ranges = term.ranges(shape, bool(after))
         return Gene(shape, {name: self._number(bounds) for name, bounds in ranges.items()}, after)
 

@@ -14,7 +14,8 @@ APPROACH, HOLD, LIFT, MOVE, ALWAYS = range(5)  # stages; what is always due stan
 _OBJECT_SHAPES = (*WIDTH_SHAPES, *START_SHAPES)
 _CLEARANCE = Range(0.05, 0.2)  # m that a hand keeps from an object until it is in line with it
 _OFFSET = Range(-0.04, 0.04)  # m beside an object's own point, where a finger takes hold of it
-_DEPTH = Range(-0.06, 0.02)  # m over an object's own point: fingers that hook or grasp reach past it
+_OVER = Range(-0.02, 0.02)  # m beside it, for a hand that comes from above
+_DEPTH = Range(-0.04, 0.01)  # m over it: fingers that hook or grasp reach past an object's own point
 
 
 def task_terms(task: Task, human_reward: str | None = None) -> list[Term]:
@@ -58,7 +59,8 @@ def task_terms(task: Task, human_reward: str | None = None) -> list[Term]:
         words = f"{thing} and {tools[0]} close together"
         terms.append(Term("meet", f"np.linalg.norm({thing} - {tools[0]})", words, MOVE, Range(1.0, 4.0), 0.5))
     effort = "np.linalg.norm(action)"
-    terms.append(Term("effort", effort, "small actions", ALWAYS, Range(0.05, 0.5), 0.2, unit=3.0))
+    soft = tuple(name for name in WIDTH_SHAPES if name != "log")  # or an agent would best not move at all
+    terms.append(Term("effort", effort, "small actions", ALWAYS, Range(0.05, 0.5), 0.2, unit=3.0, shapes=soft))
     if measure:
         solved = f"({task.success_expression})"
         terms.append(Term("success", solved, "success itself", ALWAYS, Range(2.0, 10.0), 0.6, shapes=("bonus",)))
@@ -95,7 +97,7 @@ def _approach(gripper: str, thing: str, goal: str | None, start: str | None, axe
     )
     funnel = "above_side + abs(above_height - min(above_clear, 2.0 * above_side))"
     offsets = dict.fromkeys("xyz", _OFFSET)
-    above = {"x": _OFFSET, "y": _OFFSET, "z": _DEPTH, "clear": _CLEARANCE}
+    above = {"x": _OVER, "y": _OVER, "z": _DEPTH, "clear": _CLEARANCE}
     terms = [
         Term("reach", straight, "the gripper's nearness to the object", APPROACH, weights),
         Term("aim", beside, "the gripper's nearness to a point beside the object", APPROACH, weights, numbers=offsets),
