@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import shutil
 import signal
 import subprocess
@@ -11,6 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from terminal import start_in_terminal
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "lares_from_scratch.py"
@@ -88,19 +89,15 @@ def test_a_run_goes_on_without_its_reader_among_foreign_modules_on_a_terminal_wi
 
 
 def test_a_closed_terminal_ends_a_run_in_good_order(tmp_path):
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.chdir(tmp_path)
-        os.execve(sys.executable, [sys.executable, str(SCRIPT), *ENDLESS], environment())
+    process, terminal = start_in_terminal([sys.executable, SCRIPT, *ENDLESS], cwd=tmp_path, env=environment())
     directory = tmp_path / "logs" / "run"
     end = time.monotonic() + 300
     while not (directory / "metrics.jsonl").exists():
         assert time.monotonic() < end
         os.read(terminal, 1000)
-    workers = descendants(pid)
+    workers = descendants(process.pid)
     os.close(terminal)  # the kernel sends SIGHUP, and every write fails from now on
-    _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
+    assert process.wait(60) == 128 + signal.SIGHUP
     assert json.loads((directory / "summary.json").read_text())["status"] == "interrupted"
     assert_gone(workers)
 
