@@ -137,7 +137,12 @@ class Arguments:
         1.0, "updates of each agent; 0.5: one for every second decision", real(0, above=True), unit="per decision"
     )
     reward_scale: float = flag(1.0, "factor on every reward drawn from the buffer", real(0, above=True))
-    gamma: float = flag(0.99, "discount", real(0, 1), unit="per decision")
+    gamma: float | None = flag(
+        None,
+        "discount; none: 1 - 5 / (decisions in an episode), but from 0.95 to 0.995, as Hansen et al. 2024 choose it",
+        real(0, 1),
+        unit="per decision",
+    )
     n_step: int = flag(3, "rewards that are summed before the critics value the rest", whole(1, 100), unit="decisions")
     tau: float = flag(5e-3, "share of the critics in their targets at each target update", real(0, 1, above=True))
     target_update_interval: int = flag(1, "from one target update to the next", whole(1), unit="updates")
@@ -199,6 +204,12 @@ class Arguments:
         """Number of search rounds, the first population included."""
         return 1 + self.latest_search // self.search_interval
 
+    @property
+    def discount(self) -> float:
+        """Discount of a decision: `gamma`, or what suits the length of an episode (Hansen et al., "TD-MPC2", 2024)."""
+        decisions = self.episode_length / self.action_repeat
+        return min(max(1 - 5 / decisions, 0.95), 0.995) if self.gamma is None else self.gamma
+
     def sac_config(self, obs_size: int, action_size: int) -> "SacConfig":
         """Return what the agents of a task with observations and actions of these sizes have in common."""
         from sac import SacConfig  # here, because --help and a typo need not wait for torch
@@ -209,7 +220,7 @@ class Arguments:
             hidden_size=self.hidden_size,
             q_lr=self.q_lr,
             p_lr=self.p_lr,
-            gamma=self.gamma,
+            gamma=self.discount,
             tau=self.tau,
             log_std_min=self.log_std_min,
             log_std_max=self.log_std_max,

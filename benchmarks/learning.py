@@ -35,6 +35,7 @@ EVALUATE_EVERY, EVALUATION_EPISODES = 5_000, 20
 FLAGS: dict[str, dict[str, Any]] = {  # of the single agents' learners, beside the defaults
     "agent": {},
     "textbook": {
+        "gamma": 0.99,
         "n_step": 1,
         "layer_norm": 0,
         "normalize_rewards": 0,
@@ -68,7 +69,8 @@ def agent(method: str, task_name: str, seed: int, env_steps: int) -> Iterator[Ro
 
     torch.set_num_threads(1)
     task, device = get_task(task_name), torch.device("cpu")
-    config = Arguments("from_scratch", **FLAGS[method]).sac_config(task.obs_size, task.action_size)
+    flags = {"episode_length": EPISODE_LENGTH, "action_repeat": ACTION_REPEAT, **FLAGS[method]}
+    config = Arguments("from_scratch", **flags).sac_config(task.obs_size, task.action_size)
     buffer = ReplayBuffer(env_steps, task.obs_size, task.action_size, task.variable_width, 1, device)
     agent = Population(config, buffer, seed, seed)
     collectors = Collectors(task, PolicyShape(agent.sizes), 1, 1, action_repeat=ACTION_REPEAT)

@@ -50,6 +50,21 @@ def test_there_are_five_search_rounds_unless_a_flag_says_how_often():
     assert parse("--total-timesteps=2100 --episode-length=500").search_interval == 500
 
 
+@pytest.mark.parametrize(
+    ("words", "discount"),
+    [
+        ("--episode-length=500", 0.99),
+        ("--episode-length=500 --action-repeat=2", 0.98),
+        ("--episode-length=60", 0.95),
+        ("--episode-length=5000", 0.995),
+        ("--episode-length=60 --gamma=0.5", 0.5),
+    ],
+)
+def test_the_discount_follows_the_length_of_an_episode(words, discount):
+    args = parse(words)
+    assert args.discount == args.sac_config(4, 2).gamma == pytest.approx(discount)
+
+
 def test_every_flag_of_the_published_parser_is_taken():
     published = """
         --env-name window-close-v2 --total-timesteps 1e7 --cuda --seed 123 --hidden-size 256 --train-loop-per-epoch 1
@@ -168,7 +183,7 @@ def test_the_published_preset_is_the_published_command_and_what_its_code_does(wo
     in_code = {
         "hide_goal": 1, "bootstrap_timeouts": 0, "initial_temperature": 1.0, "fitness": "return",
         "explore_episode": int(setting == "from_scratch"), "n_step": 1, "layer_norm": 0, "normalize_rewards": 0,
-        "policy_delay": 1, "target_entropy": -1.0, "init_exploration_steps": 10_000,
+        "policy_delay": 1, "target_entropy": -1.0, "init_exploration_steps": 10_000, "gamma": 0.99,
     }  # fmt: skip
     assert replace(given, ignored_flags=(), preset="published", **in_code) == preset
 

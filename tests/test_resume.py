@@ -213,7 +213,7 @@ def test_a_finished_run_that_was_copied_can_be_made_longer(undisturbed, copied):
 @pytest.mark.parametrize(
     ("flags", "setting", "told"),
     [
-        ("--gamma 0.9", "from_scratch", "--gamma cannot change when a run goes on: it was 0.99, and 0.9 was given"),
+        ("--gamma 0.9", "from_scratch", "--gamma cannot change when a run goes on: it was None, and 0.9 was given"),
         ("--pop_size=4 --seed 3", "from_scratch", "--pop_size cannot change"),
         ("", "with_init", "that run is one of lares_from_scratch.py; use that script"),
     ],
