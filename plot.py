@@ -18,7 +18,6 @@ if __name__ == "__main__":  # what is ours comes first, whatever PYTHONPATH and 
 
     require_packages()
 
-from errors import UsageError
 from runs.command import exit_code, parser, read_runs
 
 
@@ -55,23 +54,13 @@ def main() -> int:
 
 def plot(args: argparse.Namespace) -> None:
     """Write the figure and its tables, and print the tables."""
-    from figures.curves import compare, curve_of, protocol_of, read_published  # slow, and --help need not wait for it
-    from figures.drawing import check_figure
-    from figures.files import write
+    from figures.drawing import check_figure  # slow, and --help need not wait for it
+    from figures.files import compare_runs
 
     check_figure(args.out)
-    runs = read_runs(args.runs)
-    found = [(run, curve_of(run, args.metric, args.by)) for run in runs]
-    curves = [curve for _, curve in found if curve]
-    for run in [run for run, curve in found if curve is None]:
+    written, text, left_out = compare_runs(read_runs(args.runs), args.out, args.metric, args.by, args.anchors)
+    for run in left_out:
         print(f"{run.directory} has not been evaluated yet, and is left out", file=sys.stderr)
-    if not curves:
-        raise UsageError("there is nothing to draw yet: a run has a curve from its first evaluation on")
-    published = []
-    if args.anchors:
-        tasks, until = {curve.task for curve in curves}, max(curve.env_steps[-1] for curve in curves)
-        published = read_published(args.anchors, tasks, until)
-    written, text = write(compare(curves, published), args.out, args.metric, protocol_of(runs))
     print(text)
     print("in " + ", ".join(map(str, written)), file=sys.stderr)
 

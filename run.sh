@@ -20,36 +20,6 @@ quickstart_flags=(
     --seed=1
 )
 
-published_flags=(
-    --buffer_transfer=0 --scale_type=2 --Inter_Loop_freq=1000000 --ucb_type=max --elite_num=3 --RL_ucb=1 --c=0.0
-    --EA_tau=0.1 --damp=1e-1 --total-timesteps=1000000 --eval-episodes=20 --LLM_freq=200000
-)
-
-published_tasks() { # setting
-    case $1 in
-        from_scratch) echo window-close-v2 window-open-v2 button-press-v2 door-close-v2 drawer-open-v2 ;;
-        with_init)
-            echo coffee-pull-v2 coffee-push-v2 hand-insert-v2 basketball-v2 dial-turn-v2 soccer-v2 push-back-v2
-            echo pick-out-of-hole-v2 hammer-v2 peg-unplug-side-v2 peg-insert-side-v2 button-press-topdown-v2
-            ;;
-    esac
-}
-
-windows_length() { # setting, task; prints nothing for a task without a published value
-    case $1:${2%-v[23]} in
-        from_scratch:window-close) echo 500 ;;
-        from_scratch:window-open | from_scratch:drawer-open) echo 200 ;;
-        from_scratch:door-close) echo 100 ;;
-        from_scratch:button-press) echo 50 ;;
-        with_init:coffee-pull | with_init:coffee-push) echo 20 ;;
-        with_init:hand-insert | with_init:basketball | with_init:dial-turn) echo 50 ;;
-        with_init:soccer | with_init:push-back) echo 100 ;;
-        with_init:pick-out-of-hole) echo 200 ;;
-        with_init:hammer | with_init:button-press-topdown) echo 500 ;;
-        with_init:peg-unplug-side | with_init:peg-insert-side) echo 500 ;;
-    esac
-}
-
 usage() {
     cat <<'END'
 bash run.sh COMMAND
@@ -59,14 +29,17 @@ bash run.sh COMMAND
   test [pytest flag...]     style, types, and the whole test suite
   soak [pytest flag...]     every pair of flag values in a small run each; three minutes
   bench [flag...]           how fast it is, against yardsticks in the same run; ten minutes
-  from_scratch [task...]    the published runs without a human reward (five tasks unless you name some)
+  sweep SWEEP [flag...]     many runs as one, such as the sweeps paper, quick and ablations; `sweep --help` says more
+  from_scratch [task...]    the published runs without a human reward (five tasks unless you name some), as a sweep
   with_init [task...]       the published runs that start from the human reward (twelve tasks unless you name some)
+
+Variable of the last three:
+  JOBS=2                    runs at once (default: 1)
 
 Variables of the last two:
   SEEDS="1 2 3"             one run per task and seed (default: 1)
   MODEL=builtin             the language model (default: gpt-4o-mini, which needs OPENAI_API_KEY)
-  JOBS=2                    runs at once (default: 1)
-  FLAGS="--hide_goal 1"     flags added to every run
+  FLAGS="--hide_goal 1"     flags added to every run, or to the sweep
 
 Variable of all:
   PYTHON=python3.12         the Python, 3.10 to 3.13, that .venv is made from
@@ -144,88 +117,19 @@ setup() {
     echo "set-up complete: Python $(version_of "$python") in .venv"
 }
 
-# ------------------------------------------------------------------------------------------------ sweeps
+# ------------------------------------------------------------------------------------------------ signals
 
 interrupted=''
 
-pass_on() { # signal, which every run gets once
-    local pid
-    for pid in $(jobs -rp); do kill "-$1" "$pid" 2>/dev/null; done
-}
-
-forward() { # signal, exit status; every run ends by itself
+forward() { # signal, exit status; the run ends by itself
     interrupted=$2
     pass_on "$1"
-    echo "run.sh: told the runs to finish their episodes, keep logs and best policies, and end; waiting for them" >&2
+    echo "run.sh: told the run to finish its episodes, keep its log and its best policy, and end; waiting for it" >&2
 }
 
-watch_signals() {
-    trap 'forward INT 130' INT
-    trap 'forward TERM 143' TERM
-    trap 'forward HUP 129' HUP
-    trap 'pass_on USR1' USR1 # a wish for a checkpoint, as Slurm sends it
-    trap '' PIPE             # whoever reads this output may leave; the runs go on
-}
-
-wait_for_less_than() { # number of runs
-    while [ "$(jobs -rp | wc -l)" -ge "$1" ]; do sleep 0.2; done
-}
-
-make_sweep_directory() { # setting; prints a directory that no other sweep has
-    local stem number=1
-    stem=logs/$1_$(date +%Y%m%d-%H%M%S)
-    mkdir -p logs || return
-    # mkdir alone is atomic: of two sweeps that start in the same second, only one gets the first name.
-    until mkdir "$stem.$number" 2>/dev/null; do
-        number=$((number + 1))
-        [ $number -le 100 ] || return
-    done
-    echo "$stem.$number"
-}
-
-sweep() { # setting, task...
-    local setting=$1 directory task seed window log index status failed=0
-    local flags pids=() logs=()
-    shift
-    # shellcheck disable=SC2046
-    [ $# -gt 0 ] || set -- $(published_tasks "$setting")
-    case ${JOBS:-1} in 0* | *[!0-9]*) die 2 "JOBS=$JOBS is not a whole number above 0" ;; esac
-    directory=$(make_sweep_directory "$setting") || die 1 "cannot make a directory in $PWD/logs"
-    echo "run directories and log files: $PWD/$directory"
-
-    watch_signals
-    for task in "$@"; do
-        for seed in ${SEEDS:-1}; do
-            wait_for_less_than "${JOBS:-1}"
-            [ -z "$interrupted" ] || break 2
-            log=$directory/$(printf %02d $((${#logs[@]} + 1)))_$(echo "$task" | tr -c 'A-Za-z0-9.\n-' _)_seed$seed.log
-            flags=("--env-name=$task" "${published_flags[@]}" "--model=${MODEL:-gpt-4o-mini}" "--seed=$seed" "--log-dir=$directory")
-            [ "$setting" = from_scratch ] || flags+=(--pop_size=5)
-            window=$(windows_length "$setting" "$task")
-            # shellcheck disable=SC2206
-            flags+=(${window:+--windows_length=$window} ${FLAGS:-})
-            # -m gives the run a process group of its own, so that Ctrl-C reaches it once, from forward(). The test
-            # stands behind the fork, so that no signal falls between the two.
-            set -m
-            [ -z "$interrupted" ] && exec "$python" "lares_$setting.py" "${flags[@]}" >"$log" 2>&1 </dev/null &
-            set +m
-            pids+=($!) logs+=("$log")
-            echo "started $log"
-        done
-    done
-    wait_for_less_than 1
-
-    for ((index = 0; index < ${#pids[@]}; index++)); do
-        wait "${pids[index]}"
-        status=$?
-        if [ $status -eq 0 ]; then
-            echo "done    ${logs[index]}"
-        else
-            failed=1
-            echo "exit $(printf %-3d $status)${logs[index]}: $(tail -n 1 "${logs[index]}")"
-        fi
-    done
-    return "${interrupted:-$failed}"
+pass_on() { # signal, which the run gets once
+    local pid
+    for pid in $(jobs -rp); do kill "-$1" "$pid" 2>/dev/null; done
 }
 
 # ------------------------------------------------------------------------------------------------ commands
@@ -240,11 +144,17 @@ case $command in
         ;;
     quickstart)
         setup
-        watch_signals
-        set -m # as in a sweep
+        trap 'forward INT 130' INT
+        trap 'forward TERM 143' TERM
+        trap 'forward HUP 129' HUP
+        trap 'pass_on USR1' USR1 # a wish for a checkpoint, as Slurm sends it
+        trap '' PIPE             # whoever reads this output may leave; the run goes on
+        # -m gives the run a process group of its own, so that Ctrl-C reaches it once, from forward(). The test stands
+        # behind the fork, so that no signal falls between the two.
+        set -m
         [ -z "$interrupted" ] && exec "$python" lares_from_scratch.py "${quickstart_flags[@]}" "$@" </dev/null &
         set +m
-        wait_for_less_than 1
+        while [ -n "$(jobs -rp)" ]; do sleep 0.2; done
         wait $! || exit
         case " $* " in
             *log[-_]dir* | *resume*) echo "to see what it did: $python report.py RUN, with the directory named above" ;;
@@ -266,9 +176,15 @@ case $command in
         install benchmarks/requirements.txt
         exec "$python" benchmarks/speed.py "$@"
         ;;
+    sweep)
+        setup
+        exec "$python" sweep.py "$@"
+        ;;
     from_scratch | with_init)
         setup
-        sweep "$command" "$@"
+        [ $# -eq 0 ] || set -- --env-name "$@"
+        # shellcheck disable=SC2086
+        exec "$python" sweep.py paper --only "$command" "$@" --seed ${SEEDS:-1} --model="${MODEL:-gpt-4o-mini}" ${FLAGS:-}
         ;;
     help | -h | --help)
         usage

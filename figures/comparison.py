@@ -5,8 +5,8 @@ from typing import Any
 
 from figures import charts, conversation, page, tables
 from figures.curves import compare, curve_of, protocol_of
-from runs.log import duration
 from runs.reading import Run
+from runs.wording import duration
 
 _NAMES_OF_RUNS = {"exp_name", "log_dir", "resume"}  # flags that say where a run is, and not what it is
 

@@ -1,10 +1,36 @@
 """A comparison as files: the figure, and its tables beside it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from errors import UsageError
 from figures import tables
-from figures.curves import Comparison
+from figures.curves import Comparison, compare, curve_of, protocol_of, read_published
 from figures.drawing import draw
+from runs.reading import Run
+
+
+def compare_runs(
+    runs: Sequence[Run], out: Path, metric: str = "success_rate", by: Sequence[str] = (), anchors: Path | None = None
+) -> tuple[list[Path], str, list[Run]]:
+    """Compare runs, grouped by the flags `by` and beside the published curves in `anchors`, as the figure `out`.
+
+    Returns:
+        What was written, the tables as Markdown, and the runs that are left out because they were never evaluated.
+
+    Raises:
+        UsageError: no run was evaluated yet.
+    """
+    found = [(run, curve_of(run, metric, by)) for run in runs]
+    curves = [curve for _, curve in found if curve]
+    if not curves:
+        raise UsageError("there is nothing to draw yet: a run has a curve from its first evaluation on")
+    published = []
+    if anchors:
+        tasks, until = {curve.task for curve in curves}, max(curve.env_steps[-1] for curve in curves)
+        published = read_published(anchors, tasks, until)
+    written, text = write(compare(curves, published), out, metric, protocol_of(runs))
+    return written, text, [run for run, curve in found if curve is None]
 
 
 def write(comparison: Comparison, out: Path, metric: str, remark: str = "") -> tuple[list[Path], str]:

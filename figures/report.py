@@ -6,8 +6,8 @@ from figures import charts, code, conversation, page
 from figures.curves import NAMES
 from figures.film import Film
 from figures.lineage import Life, lives
-from runs.log import duration
 from runs.reading import Row, Run
+from runs.wording import duration
 
 
 def report(run: Run, film: Film) -> str:

@@ -9,6 +9,7 @@ The loop uses
 - `champion`: the best policies so far; `checkpoint` and `resume`: all that going on needs,
 - `forecast`, `dry_run`: what a run will cost; `interruption`, `exit_status`: signals, and how the process ends.
 
-`arguments` is made of `flags`, `presets` and `resume_flags`. The commands on runs use `command`, `output`, `reading` (a
-run's files as figures), `policy` and `evaluation` (a saved policy in fresh episodes), `renderer` and `video`.
+`arguments` is made of `flags`, `presets` and `resume_flags`. `lock` says who writes into a directory, and `wording` how
+figures are said. The commands on runs use `command`, `output`, `reading` (a run's files as figures), `policy` and
+`evaluation` (a saved policy in fresh episodes), `renderer` and `video`.
 """

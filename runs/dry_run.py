@@ -1,5 +1,7 @@
 """What a run would send first, and what that would cost, without sending or training anything."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from arguments import Arguments, Setting
@@ -21,7 +23,7 @@ def describe(args: Arguments, setting: Setting, task: Task, probe_seed: int) -> 
         values = probe[place.column][:, place.start : place.stop]
         low, high = (_numbers(bound(axis=0)) for bound in (values.min, values.max))
         lines.append(f"{variable.name} {variable.shape} {variable.unit}: from {low} to {high}; {variable.meaning}")
-    tokens = sum(len(message["content"]) for message in messages) // _CHARACTERS_PER_TOKEN
+    tokens = tokens_of(messages)
     rounds = args.search_rounds
     lines.append(
         f"\n[cost]\n\nThe first request is about {tokens:,} tokens and asks for {2 * args.pop_size} answers. There are "
@@ -32,6 +34,11 @@ def describe(args: Arguments, setting: Setting, task: Task, probe_seed: int) -> 
         lines.append(f"At --price_in {args.price_in:g} that is {rounds * tokens * args.price_in / 1e6:.4f} or more.")
     lines.append("Nothing was sent.")
     return "\n".join(lines)
+
+
+def tokens_of(messages: Sequence[Mapping[str, str]]) -> int:
+    """Return roughly how many tokens a conversation has."""
+    return sum(len(message["content"]) for message in messages) // _CHARACTERS_PER_TOKEN
 
 
 def _numbers(values: np.ndarray) -> str:

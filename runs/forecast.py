@@ -5,15 +5,17 @@ import statistics
 import time
 from typing import Any
 
+import numpy as np
 import torch
 
 from arguments import Arguments
 from errors import UsageError
 from population import Population
 from replay_buffer import ReplayBuffer
-from runs.log import duration
+from runs.wording import duration
 from sac import SacConfig, agent_sizes
 from task_specs import Task
+from tasks.environment import TaskEnvironment
 from workers.machine import cores, memory
 
 _TRIES, _UPDATES = 3, 8
@@ -36,8 +38,7 @@ def forecast(args: Arguments, population: Population, env_step: float) -> str:
     update = update_seconds(population, args.batch_size)
     done = buffer.added * args.action_repeat
     left = max(args.total_timesteps - done, 0)
-    evaluated = left / args.display_interval * population.count * args.eval_episodes * args.episode_length
-    seconds = (left + evaluated) * env_step + left * args.update_cycles * update / args.action_repeat
+    seconds = seconds_needed(args, population.count, left, update, env_step)
     requests = args.llm_attempts * args.search_rounds
     return (
         f"{left:,} env steps to go: about {duration(seconds)} at {1e3 * update:.0f} ms an update of all agents and "
@@ -45,6 +46,46 @@ def forecast(args: Arguments, population: Population, env_step: float) -> str:
         f"{memory_needed(args, buffer.bytes_per_row, population.config, population.count) / 1e9:.1f} GB of memory; "
         f"at most {requests} requests to {args.model}"
     )
+
+
+def seconds_needed(args: Arguments, agents: int, env_steps: int, update: float, env_step: float) -> float:
+    """Return the seconds that `env_steps` of a run take, at so many an update of all agents and an env step."""
+    evaluated = env_steps / args.display_interval * agents * args.eval_episodes * args.episode_length
+    return (env_steps + evaluated) * env_step + env_steps * args.update_cycles * update / args.action_repeat
+
+
+def measure(args: Arguments, task: Task, agents: int) -> tuple[float, float]:
+    """Return the seconds of an update of all agents, and of an env step, as a run with these flags would have them.
+
+    It takes a few seconds itself: a few updates from noise, and an episode of random actions.
+    """
+    args = on_this_machine(args)
+    decisions = args.episode_length // args.action_repeat
+    sizes = task.obs_size, task.action_size, task.variable_width
+    device = torch.device(args.device)
+    buffer = ReplayBuffer(decisions * agents, *sizes, agents, device, shared=bool(args.shared_buffer))
+    draw = np.random.default_rng(0)
+    names = ("obs", "action", "next_obs", "variables", "env_reward")
+    noise = {name: draw.uniform(-1, 1, buffer.columns[name][:decisions].shape).astype(np.float32) for name in names}
+    for agent in range(agents):
+        buffer.add({**noise, "terminal": np.zeros(decisions, np.float32)}, agent, success=False)
+    torch.set_num_threads(1)  # as a run does
+    population = Population(args.sac_config(task.obs_size, task.action_size), buffer, 0, 0, args.num_learners)
+    try:
+        update = update_seconds(population, args.batch_size)
+    finally:
+        population.close()
+    environment = TaskEnvironment(task, action_repeat=args.action_repeat)
+    try:
+        began = time.perf_counter()
+        environment.reset(0)
+        for action in noise["action"]:
+            if environment.step(action).over:
+                environment.reset(0)
+        env_step = (time.perf_counter() - began) / args.episode_length
+    finally:
+        environment.close()
+    return update, env_step / args.num_workers
 
 
 def on_this_machine(args: Arguments) -> Arguments:
@@ -69,16 +110,21 @@ def memory_needed(args: Arguments, bytes_per_row: int, config: SacConfig, agents
     return buffer + networks + workers + learning
 
 
+def bytes_per_row(task: Task, agents: int) -> int:
+    """Return the bytes of a transition in the buffer."""
+    sizes = task.obs_size, task.action_size, task.variable_width
+    return ReplayBuffer(1, *sizes, agents, torch.device("cpu")).bytes_per_row
+
+
 def refuse_what_cannot_fit(args: Arguments, task: Task, agents: int) -> None:
     """Raise UsageError when the run needs more memory than can be had, before anything is paid for."""
     free = memory()
-    row = ReplayBuffer(1, task.obs_size, task.action_size, task.variable_width, agents, torch.device("cpu"))
-    config = args.sac_config(task.obs_size, task.action_size)
-    needed = memory_needed(args, row.bytes_per_row, config, agents)
+    row = bytes_per_row(task, agents)
+    needed = memory_needed(args, row, args.sac_config(task.obs_size, task.action_size), agents)
     if free is not None and needed > free:
         raise UsageError(
             f"the run needs {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB can be had; lower --buffer-size "
-            f"({args.buffer_size:,} rows of {row.bytes_per_row} bytes), --num_workers ({args.num_workers}) or "
+            f"({args.buffer_size:,} rows of {row} bytes), --num_workers ({args.num_workers}) or "
             f"--num_learners ({args.num_learners})"
         )
 

@@ -1,6 +1,5 @@
 """What a run leaves behind: its directory, its metrics and its lines on the terminal."""
 
-import fcntl
 import functools
 import importlib.metadata
 import io
@@ -18,9 +17,11 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 
-from errors import UsageError, plain
+from errors import plain
 from runs import weights_and_biases
+from runs.lock import lock
 from runs.reading import read_rows
+from runs.wording import duration
 from workers.machine import without_keys
 from workers.packages import PACKAGES
 
@@ -232,13 +233,6 @@ class RunLog:
             self._before_cut.append(line)
 
 
-def duration(seconds: float) -> str:
-    """A time span as a person says it: ``40 s``, ``12 min``, ``3.2 h``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def _new_directory(parent: Path, name: str) -> Path:
     number = 1
     while True:
@@ -249,25 +243,6 @@ def _new_directory(parent: Path, name: str) -> Path:
             number += 1
         else:
             return directory
-
-
-def lock(directory: Path) -> TextIO:
-    """Return an open file whose lock keeps other processes out of a run's directory until it is closed.
-
-    The kernel gives it back when the process ends, however it ends. Raises UsageError when another process holds it.
-    """
-    file = (directory / ".lock").open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        raise UsageError(
-            f"{directory} is in use by process {file.read().strip() or 'unknown'}; wait until it has ended, or stop it"
-        ) from None
-    file.truncate(0)
-    file.write(f"{os.getpid()} on {platform.node()}")
-    file.flush()
-    return file
 
 
 def _append(path: Path, line: str) -> None:

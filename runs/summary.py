@@ -8,7 +8,8 @@ import numpy as np
 
 from arguments import Arguments
 from runs.champion import Candidate
-from runs.log import RunLog, duration
+from runs.log import RunLog
+from runs.wording import duration
 from tasks.episode import Score
 
 

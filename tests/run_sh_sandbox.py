@@ -1,12 +1,10 @@
 """A copy of run.sh in a directory of its own, with stand-ins for Python, pip and uv that do nothing heavy."""
 
-import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 PROJECT = Path(__file__).parent.parent
@@ -50,7 +48,7 @@ class Sandbox:
         self.path.mkdir()
         for name in ("run.sh", "requirements.txt"):
             shutil.copy(PROJECT / name, self.project / name)
-        for tool in "bash cat chmod cksum cp date dirname env mkdir rm sleep tail tr wc".split():
+        for tool in "bash cat chmod cksum cp dirname env mkdir rm sleep".split():
             (self.path / tool).symlink_to(shutil.which(tool) or f"/bin/{tool}")
         self.write(self.path / "python3", PYTHON.replace("REAL", shlex.quote(sys.executable)))
         self.environment = {"PATH": str(self.path), "CALLS": str(self.calls_file), "HOME": str(root)}
@@ -98,14 +96,3 @@ class Sandbox:
 
     def forget_calls(self) -> None:
         self.calls_file.unlink(missing_ok=True)
-
-    def logs(self) -> Sequence[Path]:
-        return sorted(self.project.glob("logs/*/*.log"))
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

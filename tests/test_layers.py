@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("search", "reward_code", "tasks", "workers", "runs", "figures")
+ROOMS = ("search", "reward_code", "tasks", "workers", "runs", "figures", "sweeps")
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in [*ROOT.glob("*.py"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))]
@@ -68,6 +68,7 @@ def test_only_the_entry_scripts_run_the_loop():
         ("reward_code", {"errors", "reward_utils", "workers", "tasks", "task_specs"}),
         ("search", {"errors", "arguments", "reward_code", "tasks", "task_specs"}),
         ("figures", {"errors", "arguments", "runs"}),
+        ("sweeps", {"errors", "arguments", "runs", "figures", "search", "task_specs", "workers"}),
     ],
 )
 def test_parts_know_only_what_lies_below_them(part, may_know):

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 from run_sh_sandbox import PROJECT, Sandbox
 
-ROOMS = ("search", "reward_code", "tasks", "workers", "runs", "figures")
+ROOMS = ("search", "reward_code", "tasks", "workers", "runs", "figures", "sweeps")
 SOURCES = sorted(
     [
         *PROJECT.glob("*.py"),

@@ -1,0 +1,14 @@
+"""Many runs as one: planned from a file of a few lines, kept going until all are done, and summed up in one table.
+
+A sweep starts each run as a person would, as a process of its own with its own run directory, and knows of it only what
+its files say. It must never do what a run does, read a model's key, or begin again what is done; and what it knows
+itself lies in files as well, so that it can be stopped, killed and started again at any moment.
+
+`sweep.py` uses
+
+- `plan`: which runs there are, `Sweep`; `estimate`: what they will cost,
+- `local`: runs as processes on this machine, `Crew`,
+- `progress`: how far each run is; `board`: that as a table, live or in lines, and the results at the end.
+
+The sweeps that come with LaRes are the YAML files beside these modules.
+"""

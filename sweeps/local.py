@@ -1,0 +1,188 @@
+"""Runs as processes on one machine: so many at once, each begun, resumed and ended as a person would do it."""
+
+import contextlib
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from runs.interruption import Interruption
+from runs.lock import is_locked
+from sweeps.plan import PlannedRun, write
+
+POLL_INTERVAL = 0.2  # seconds
+PROJECT = Path(__file__).parents[1]
+
+_LAST_SECONDS = 30.0  # for runs to end in when this process is ended at once
+_MISTAKE = 2  # the exit status after a mistake in the flags, which stays one
+
+# Starts a program that the kernel ends in good order when this process is gone, however it went; on Linux alone.
+_WITH_US = (
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); "
+    "os.getppid() == int(sys.argv[1]) and os.execv(sys.argv[2], sys.argv[2:])"
+)
+
+
+@dataclass
+class Record:
+    """What the sweep knows of a run beside the run's own files, in a file beside its directory.
+
+    Attributes:
+        status: "running", "done", "failed", or "stopped" when it can go on.
+        tries: how often it was started since the sweep was.
+        exit_status: of the last process, None while there is none; 128 and more after a signal.
+        host: where it runs or ran.
+    """
+
+    status: str
+    tries: int = 0
+    exit_status: int | None = None
+    host: str = ""
+
+
+def record_path(directory: Path) -> Path:
+    """Return where the record of the run in a directory is kept."""
+    return directory.with_name(f"{directory.name}.json")
+
+
+def output_path(directory: Path) -> Path:
+    """Return where what the run in a directory prints is kept, of all its processes."""
+    return directory.with_name(f"{directory.name}.log")
+
+
+class Crew:
+    """Runs under way on this machine.
+
+    Args:
+        directory: of the sweep.
+        at_once: the most runs at once.
+        tries: how often a run is started at most.
+        cpus: the worker and learner processes of a run whose flags do not say it.
+    """
+
+    def __init__(self, directory: Path, at_once: int, tries: int, cpus: int) -> None:
+        self._directory = directory
+        self._at_once = at_once
+        self._tries = tries
+        self._cpus = cpus
+        self._under_way: list[_UnderWay] = []
+        self._told: int | None = None  # the signal that told the runs to end
+
+    def see_through(
+        self, runs: Sequence[PlannedRun], interruption: Interruption, look: Callable[[], None] = lambda: None
+    ) -> list[Record]:
+        """See the runs through to their ends, or until the user wants to leave; return how each of them ended.
+
+        Args:
+            runs: in the order in which they begin.
+            interruption: a signal goes to every run, and no more are begun; a wish for a checkpoint goes on to all.
+            look: called several times a second.
+        """
+        waiting = deque((run, Record("stopped", host=platform.node())) for run in runs)
+        records = [record for _, record in waiting]
+        try:
+            while self._under_way or (waiting and not interruption.requested()):
+                if interruption.signal and not self._told:
+                    self._told = interruption.signal
+                    self._send(self._told)
+                elif interruption.checkpoint_requested():
+                    self._send(signal.SIGUSR1)
+                waiting.extendleft(self._ended())
+                for _ in range(len(waiting)):
+                    if len(self._under_way) >= self._at_once or interruption.requested():
+                        break
+                    run, record = waiting.popleft()
+                    if is_locked(self._directory / run.name):  # by what an earlier sweep left, and ends by itself
+                        waiting.append((run, record))
+                    else:
+                        self._under_way.append(self._begin(run, record))
+                look()
+                time.sleep(POLL_INTERVAL)
+        finally:
+            self._end()
+        return records
+
+    def _begin(self, run: PlannedRun, record: Record) -> "_UnderWay":
+        directory = self._directory / run.name
+        record.status, record.tries, record.exit_status = "running", record.tries + 1, None
+        with output_path(directory).open("ab") as output:
+            process = subprocess.Popen(
+                [*_bound_to_us(), sys.executable, *self._words(run, directory)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # so that Ctrl-C reaches it once, through us
+            )
+        write(record_path(directory), asdict(record))
+        return _UnderWay(run, record, process)
+
+    def _words(self, run: PlannedRun, directory: Path) -> list[str]:
+        """Return the command that begins or resumes a run, as a person would give it."""
+        processes = [f"--{flag}={self._cpus}" for flag in ("num_workers", "num_learners") if flag not in run.flags]
+        machine = [
+            f"--{flag}={run.flags[flag]}" for flag in ("device", "num_workers", "num_learners") if flag in run.flags
+        ]
+        script = str(PROJECT / f"lares_{run.setting}.py")
+        if (directory / "config.json").exists():
+            return [script, f"--resume={directory}", *machine, *processes]
+        if directory.exists():  # it was killed before it wrote anything
+            (directory / ".lock").unlink(missing_ok=True)
+            directory.rmdir()
+        return [script, *run.words, *processes, f"--log-dir={self._directory}", f"--exp_name={run.name}"]
+
+    def _ended(self) -> list[tuple[PlannedRun, Record]]:
+        """Take note of the runs whose processes have ended; return those that are to be started again."""
+        again = []
+        for one in list(self._under_way):
+            status = one.process.poll()
+            if status is None:
+                continue
+            self._under_way.remove(one)
+            record = one.record
+            record.exit_status = status if status >= 0 else 128 - status
+            if status == 0:
+                record.status = "done"
+            elif self._told or (status != _MISTAKE and record.tries < self._tries):
+                record.status = "stopped"
+            else:
+                record.status = "failed"
+            if record.status == "stopped" and not self._told:
+                again.append((one.run, record))
+            write(record_path(self._directory / one.run.name), asdict(record))
+        return again
+
+    def _send(self, number: int) -> None:
+        for one in self._under_way:
+            one.process.send_signal(number)
+
+    def _end(self) -> None:
+        """End what is still under way when there is no time for good order: at a second Ctrl-C, or after an error."""
+        self._told = self._told or signal.SIGTERM
+        self._send(signal.SIGTERM)
+        end = time.monotonic() + _LAST_SECONDS
+        for one in self._under_way:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                one.process.wait(max(end - time.monotonic(), 0))
+            one.process.kill()
+            one.process.wait()
+        self._ended()
+
+
+@dataclass
+class _UnderWay:
+    """A run that has a process."""
+
+    run: PlannedRun
+    record: Record
+    process: "subprocess.Popen[bytes]"
+
+
+def _bound_to_us() -> list[str]:
+    """Return the words to put before a command so that it ends when this process is gone."""
+    return [sys.executable, "-c", _WITH_US, str(os.getpid())] if sys.platform == "linux" else []
