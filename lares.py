@@ -353,9 +353,8 @@ class LaRes:
             weights = self.champions.candidates[0].weights[None]
             final = self.simulator.evaluate([0], weights, self.args.final_episodes, Use.FINAL_START)[0]
         self.log.population(self.search.functions)
-        llm = self.search.cost(self.args.price_in, self.args.price_out) | {"rejected": self.search.rejected}
-        costs = {"dropped_episodes": self.simulator.dropped, "llm": llm}
-        sum_up(self.args, self.log, self.status, self.env_steps, self.champions.best, final, costs)
+        best, dropped = self.champions.best, self.simulator.dropped
+        sum_up(self.args, self.log, self.search, self.status, self.env_steps, best, final, dropped)
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 

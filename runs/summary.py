@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from arguments import Arguments
+from runs import best_reward
 from runs.champion import Candidate
 from runs.log import RunLog
 from runs.wording import duration
+from search.rounds import RewardSearch
 from tasks.episode import Score
 
 
@@ -40,21 +42,28 @@ def agents_row(
 def sum_up(
     args: Arguments,
     log: RunLog,
+    search: RewardSearch,
     status: str,
     env_steps: int,
     best: Candidate | None,
     final: Score | None,
-    costs: dict[str, Any],
+    dropped: int,
 ) -> None:
-    """Tell the user how the run ended, and write summary.json.
+    """Tell the user how the run ended, and write summary.json and the reward function that it hands out.
 
     Args:
+        search: whose functions the agents learned from, and what they cost.
         status: "finished", "solved" or "interrupted".
         best: the policy that the run hands out, None when none was evaluated.
         final: how it did in fresh episodes on which nothing was chosen, None when the run was interrupted.
-        costs: further entries of the summary.
+        dropped: episodes that the simulator broke.
     """
     summary: dict[str, Any] = {"status": status, "final_success_rate": None}
+    reward = log.directory / best_reward.NAME
+    if best:
+        function = None if best.function is None else search.functions[best.function]
+        summary |= {**best.summary(), "chosen_function_round": function.round if function else None}
+        log.write_text(reward.name, best_reward.best_reward(args, search.task, best, function, final))
     if final is not None:
         low, high = final.interval()
         summary |= {
@@ -66,10 +75,14 @@ def sum_up(
             f"final success rate {final.success_rate:.2f} (95% interval {low:.2f} to {high:.2f}) over "
             f"{len(final.episodes)} fresh episodes; {env_steps:,} env steps in {duration(log.wall_time)}"
         )
+        log.say(f"the reward function that this policy learned from: {reward}")
     else:
-        kept = f"the best policy so far is in {log.directory}" if best else "no policy is evaluated yet"
+        kept = f"the best policy so far and its reward function: {reward}" if best else "no policy is evaluated yet"
         log.say(f"stopped after {env_steps:,} env steps; {kept}")
         log.say(f"to go on: python lares_{args.setting}.py --resume {shlex.quote(str(log.directory))}")
-    chosen = best.summary() if best else {}
-    summary |= {**chosen, "env_steps": env_steps, "wall_time": round(log.wall_time, 3), **costs}
-    log.write_json("summary.json", summary)
+    llm = search.cost(args.price_in, args.price_out) | {"rejected": search.rejected}
+    wall_time = round(log.wall_time, 3)
+    log.write_json(
+        "summary.json",
+        {**summary, "env_steps": env_steps, "wall_time": wall_time, "dropped_episodes": dropped, "llm": llm},
+    )

@@ -1,5 +1,6 @@
 """Both entry scripts as a user starts them: real processes, real signals, real exit statuses."""
 
+import inspect
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -115,6 +117,25 @@ def test_the_saved_policy_loads_without_this_project(finished):
         assert torch.load(finished[0] / f"{name}.pth", weights_only=True)["0.weight"].shape == (16, 43)
 
 
+def test_the_chosen_reward_function_is_a_file_that_says_where_it_comes_from(finished):
+    directory, out = finished
+    summary = json.loads((directory / "summary.json").read_text())
+    chosen = json.loads((directory / "population.json").read_text())[summary["chosen_function"]]
+    assert summary["chosen_function_round"] == chosen["round"]
+    text = (directory / "best_reward.py").read_text()
+    assert text.endswith(chosen["source"].strip() + "\n")
+    assert f"# function:  {chosen['id']}, written in search round {chosen['round']}" in text
+    assert f"# success:   final {summary['final_success_rate']:.2f} (95% interval " in text
+    assert out.splitlines()[-1].endswith(f"logs/{directory.name}/best_reward.py")
+    inputs = get_task("window-close").inputs
+    check_source(extract(text).source, inputs)  # a run would take it
+    names = {}
+    exec(text, names)  # and outside of a run it has all that it needs
+    arguments = inspect.signature(names["compute_reward"]).parameters
+    reward, _ = names["compute_reward"](**{name: np.full(inputs[name].shape, 0.1) for name in arguments})
+    assert np.isfinite(reward)
+
+
 def learned(directory):
     """What must not depend on the machine: everything in the metrics but the time."""
     return [{name: value for name, value in row.items() if name != "wall_time"} for row in rows(directory)]
@@ -166,7 +187,9 @@ def test_a_signal_ends_a_run_in_good_order(number, status, tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == status
     assert "Traceback" not in err
-    assert json.loads((directory / "summary.json").read_text())["status"] == "interrupted"
+    summary = json.loads((directory / "summary.json").read_text())
+    assert summary["status"] == "interrupted"
+    assert f"# function:  {summary['chosen_function']}, " in (directory / "best_reward.py").read_text()
 
 
 @pytest.mark.parametrize(
