@@ -187,6 +187,8 @@ class Arguments:
     log_dir: str = flag("logs", "the directory in which run directories are made", path)
     exp_name: str | None = flag(None, "name of the run directory; none: setting, task, model and seed", directory_name)
 
+    quiet: bool = flag(False, "print only warnings and how the run ended; run.log has every line")
+
     ignored_flags: tuple[str, ...] = ()  # the flags given that are accepted without effect, in the order given
 
     @property

@@ -29,7 +29,9 @@ from runs.forecast import forecast, on_this_machine, refuse_what_cannot_fit
 from runs.interruption import Interruption
 from runs.log import RunLog
 from runs.resume import Checkpoints
+from runs.round_block import round_block
 from runs.summary import agents_row, protocol, sum_up
+from runs.terminal import WARNING
 from search.builtin import ProgramSearch
 from search.connect import connect_by_flags
 from search.rounds import RewardSearch
@@ -80,7 +82,7 @@ class LaRes:
         self.log = RunLog(args.log_dir, args.exp_name or default_name(args), vars(args), args.resume)
         self.log.say(f"{args.setting} on {task.name} with {args.model}, seed {args.seed}, in {self.log.directory}")
         for remark in (*ignored_remarks(args), *start_remarks(task)):
-            self.log.say(remark)
+            self.log.say(f"{WARNING}{remark}")
 
         self.slots = list(range(args.pop_size))
         self.human = args.pop_size if human_agent else None
@@ -179,8 +181,9 @@ class LaRes:
             raise
         for slot, function in enumerate(functions):
             self.roster.install(slot, function, self.round)
+        self.log.say(round_block(self.args, self.search, self.round))
         if self.reward_workers.missing_containment:
-            self.log.say(self.reward_workers.missing_containment)
+            self.log.say(f"{WARNING}{self.reward_workers.missing_containment}")
 
     def explore(self) -> None:
         """Collect uniform random actions, for all agents to learn from."""
@@ -224,8 +227,8 @@ class LaRes:
             self.arriving = None
         if not self.roster.playing:
             raise RunError(f"every reward function of the population has failed; see {self.log.directory / 'run.log'}")
-        best, cost = self.champions.best, self.search.cost(self.args.price_in, self.args.price_out)
-        self.log.progress(self.env_steps, best.success_rate if best else None, cost)
+        cost = self.search.cost(self.args.price_in, self.args.price_out)
+        self.log.progress(self.env_steps, self.roster.success_now, self.champions.success_rate, cost)
 
     def choose_arms(self) -> list[int]:
         """Return whose policies collect next: distinct agents out of pop_size Thompson draws, and the human agent."""
@@ -263,18 +266,15 @@ class LaRes:
         best, elites = ranking[0], ranking[: self.args.elite_num]
         open_slots = sorted(set(self.slots) - set(elites), key=self.roster.plays)  # first those that are out
         reports = {agent: self.roster.report(agent, self.scores[agent]) for agent in {best, *elites}}
+        standings = self.roster.standings(self.scores, ranking, elites)
 
         if self.args.restart:
             self.buffer.clear()
             self.roster.start_over(self.seed(Use.NETWORKS, self.round))
         newcomers: list[int] = []
-        for function in self.search.improve(
-            self.round,
-            self.roster.functions.get(best),
-            reports[best],
-            [(self.roster.functions[agent], reports[agent]) for agent in elites if agent != self.human],
-            len(open_slots),
-        ):
+        parent = self.roster.functions.get(best)
+        staying = [(self.roster.functions[agent], reports[agent]) for agent in elites if agent != self.human]
+        for function in self.search.improve(self.round, parent, reports[best], staying, len(open_slots)):
             slot = open_slots[len(newcomers)]
             if self.roster.replace(slot, function, best, self.round):
                 newcomers.append(slot)
@@ -288,6 +288,7 @@ class LaRes:
         self.thompson.reset()
         self.last_search = self.env_steps
         self.log.population(self.search.functions)
+        self.log.say(round_block(self.args, self.search, self.round, standings, self.roster.functions))
 
     # --- evaluation and the end -------------------------------------------------------------------------------------
 
@@ -306,18 +307,18 @@ class LaRes:
             best, function.id if function else None, self.round, self.env_steps,
             self.scores[best].fitness(self.args.fitness), self.scores[best].summary(), self.population.networks(best),
         )  # fmt: skip
-        before = self.champions.best.success_rate if self.champions.best else 0.0
+        before = self.champions.success_rate or 0.0
         if self.champions.enter(candidate):
             self.log.write_networks(candidate.networks)
             if before < 1.0 == candidate.success_rate and not self.args.stop_success:
                 self.log.say("every episode of the evaluation was solved; --stop_success 1 would end a run here")
         self.roster.remember()
-        figures = {agent: score.summary() for agent, score in self.scores.items()}
         self.roster.keep_scores(self.round, self.scores, ranking)
-        rows = agents_row(figures, self.thompson.figures(), self.population.losses())
+        rows = agents_row(self.scores, self.thompson.figures(), self.population.losses())
         row = {
             "round": self.round,
             "best": {"agent": best, **rows[best]},
+            "best_so_far": self.champions.success_rate,
             "agents": rows,
             "out": self.roster.out,
             "dropped_episodes": self.simulator.dropped,

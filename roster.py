@@ -4,7 +4,7 @@ An agent plays while its networks are finite and its reward function gives rewar
 a complete reward column, and critics that were learned on that column or fit its scale.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from population import Population
 from replay_buffer import ReplayBuffer
 from reward_code import Failure, RewardWorkers
 from runs.log import RunLog
+from runs.round_block import Standing
+from runs.terminal import WARNING
 from search.choice import order_share
 from search.feedback import AgentReport, report_on
 from search.reward_function import RewardFunction
@@ -33,6 +35,8 @@ class Roster:
 
     Attributes:
         functions: the reward function in each slot.
+        success_now: the best agent's success rate in the last evaluation, None before the first.
+        best_so_far: the highest success rate of each agent in any evaluation since it has its reward function.
         diverged: agents whose networks are unusable, with the reason. Their reward functions go on giving rewards, so
             that their columns stay complete.
         failed: agents whose reward function failed, with the reason. Their columns are incomplete, so only a new
@@ -55,6 +59,8 @@ class Roster:
         self._log = log
         self._human = human
         self.functions: dict[int, RewardFunction] = {}
+        self.success_now: float | None = None
+        self.best_so_far: dict[int, float] = {}
         self.diverged: dict[int, str] = {}
         self.failed: dict[int, str] = {}
         self._good = [population.agent_state(agent) for agent in range(population.count)]
@@ -87,7 +93,7 @@ class Roster:
             for slot, rewards in zip(slots, self._workers.evaluate_rows(sources, start, stop), strict=True):
                 if isinstance(rewards, Failure):
                     self.failed[slot] = f"its reward function failed {self._reject(self.functions[slot], rewards)}"
-                    self._log.say(f"agent {slot} is out until the next search round: {self.failed[slot]}")
+                    self._log.say(f"{WARNING}agent {slot} is out until the next search round: {self.failed[slot]}")
                 else:
                     self._buffer.set_rewards(slot, start, stop, rewards)
             if self._human is not None:
@@ -128,16 +134,33 @@ class Roster:
         function.slot = slot
         function.scale, function.shift = float(self._buffer.scale[slot]), float(self._buffer.shift[slot])
         self.functions[slot] = function
+        self.best_so_far.pop(slot, None)
         self._log.write_text(f"Iter_{round}_Reward_Code_{slot}.py", function.source)
         self._log.write_text(f"Iter_{round}_Response_{slot}.txt", function.response)
+        self._log.boards.reward_code(slot, function.source, round)
 
     def keep_scores(self, round: int, scores: Mapping[int, Score], ranking: Sequence[int]) -> None:
         """Write into the functions' records how their agents, in the order of `ranking`, did in an evaluation."""
+        self.success_now = scores[ranking[0]].success_rate
         for rank, agent in enumerate(ranking, 1):
+            self.best_so_far[agent] = max(self.best_so_far.get(agent, 0.0), scores[agent].success_rate)
             if agent in self.functions:
                 function = self.functions[agent]
                 function.scores[str(round)] = {**scores[agent].summary(), "rank": rank}
                 function.components = dict(self.report(agent, scores[agent]).components)
+
+    def standings(self, scores: Mapping[int, Score], ranking: Sequence[int], elites: Collection[int]) -> list[Standing]:
+        """Return where all agents stand: those evaluated in the order of `ranking`, then those that are out."""
+        return [
+            Standing(
+                agent,
+                self.functions[agent].id if agent in self.functions else None,
+                scores[agent].success_rate if agent in scores else None,
+                self.best_so_far.get(agent, 0.0),
+                agent in elites,
+            )
+            for agent in sorted(range(self._population.count), key=[*ranking, *self.out].index)
+        ]
 
     def report(self, agent: int, score: Score) -> AgentReport:
         """Return what the language model is told of an agent that was evaluated."""
@@ -169,9 +192,11 @@ class Roster:
         for agent, reason in {**broken, **lost}.items():
             if agent not in self.diverged:
                 self.diverged[agent] = f"its networks are unusable: {reason}"
-                self._log.say(f"agent {agent} is out until the next search round: {self.diverged[agent]}")
+                self._log.say(f"{WARNING}agent {agent} is out until the next search round: {self.diverged[agent]}")
         if self.diverged and not any(self.plays(slot) for slot in self.functions):
-            self._log.say("no agent of the population is left; those that diverged go back to their last good networks")
+            self._log.say(
+                f"{WARNING}no agent of the population is left; those that diverged go back to their last good networks"
+            )
             for agent in list(self.diverged):
                 self._restore(agent)
 
@@ -221,11 +246,19 @@ class Roster:
     # --- saving -----------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return who is out and why, and the last good networks."""
-        return {"diverged": dict(self.diverged), "failed": dict(self.failed), "good": self._good}
+        """Return who is out and why, the last good networks, and how well each agent has done."""
+        return {
+            "diverged": dict(self.diverged),
+            "failed": dict(self.failed),
+            "good": self._good,
+            "success_now": self.success_now,
+            "best_so_far": dict(self.best_so_far),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` returned."""
         self.diverged = {int(agent): reason for agent, reason in state["diverged"].items()}
         self.failed = {int(agent): reason for agent, reason in state["failed"].items()}
         self._good = list(state["good"])
+        self.success_now = state["success_now"]
+        self.best_so_far = {int(agent): rate for agent, rate in state["best_so_far"].items()}

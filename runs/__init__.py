@@ -7,6 +7,7 @@ The loop uses
 
 - `log`: `RunLog`, the run directory and the lines on the terminal; `summary`: what a run came to,
 - `champion`: the best policies so far; `checkpoint` and `resume`: all that going on needs,
+- `round_block`, `terminal`: a search round in lines, and how lines that warn begin,
 - `forecast`, `dry_run`: what a run will cost; `interruption`, `exit_status`: signals, and how the process ends.
 
 `arguments` is made of `flags`, `presets` and `resume_flags`. `lock` says who writes into a directory, and `wording` how

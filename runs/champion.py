@@ -75,6 +75,11 @@ class Champions:
         """The first of them."""
         return self.candidates[0] if self.candidates else None
 
+    @property
+    def success_rate(self) -> float | None:
+        """The first one's, which is the best so far; None before the first evaluation."""
+        return self.candidates[0].success_rate if self.candidates else None
+
     def enter(self, candidate: Candidate) -> bool:
         """Keep the candidate if it is among the best; of equals the newer one. Return whether it is the best now."""
         self.candidates = [candidate, *self.candidates]

@@ -17,6 +17,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
+from runs.terminal import WARNING
+
 _FORMAT = 1
 _KEPT = 2
 _ARRAY = "@array"  # stands in JSON for an array: its place in the data file
@@ -115,7 +117,7 @@ class CheckpointStore:
             if manifest:
                 broken = next((name for name, sum_ in manifest["files"].items() if self._hash(name) != sum_), None)
             if manifest is None or broken:
-                self._log(f"checkpoint {number} is damaged ({broken}); trying the one before")
+                self._log(f"{WARNING}checkpoint {number} is damaged ({broken}); trying the one before")
                 continue
             state = _with_arrays(manifest["state"], self._read(f"state-{number}.npy"))
             for name, stream in rows(state).items():

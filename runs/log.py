@@ -1,6 +1,5 @@
-"""What a run leaves behind: its directory, its metrics and its lines on the terminal."""
+"""What a run leaves behind: its directory, its metrics, and what it said."""
 
-import functools
 import importlib.metadata
 import io
 import json
@@ -8,7 +7,6 @@ import math
 import os
 import platform
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,9 +16,10 @@ import numpy as np
 import torch
 
 from errors import plain
-from runs import weights_and_biases
+from runs.boards import Boards
 from runs.lock import lock
 from runs.reading import read_rows
+from runs.terminal import WARNING, Terminal
 from runs.wording import duration
 from workers.machine import without_keys
 from workers.packages import PACKAGES
@@ -38,8 +37,11 @@ class RunLog:
     Args:
         parent: the directory of all runs.
         name: the run's name; a number is put behind it when the name is taken.
-        config: the flags, for ``config.json`` and Weights & Biases.
+        config: the flags, for ``config.json`` and Weights & Biases; with ``quiet`` only ``run.log`` has every line.
         resume: the directory of a run that goes on, in place of a new one.
+
+    Attributes:
+        boards: TensorBoard and Weights & Biases.
 
     Raises:
         UsageError: another process writes into that directory.
@@ -50,26 +52,18 @@ class RunLog:
         self._lock = lock(self.directory)
         self._began = time.monotonic()
         self._last_line = -math.inf
-        self._open_line = False
+        self._terminal = Terminal(bool(config.get("quiet")))
         self._learning_from = 0, 0.0
         self._total = 0
-        self._purge_step: int | None = None
         self._before_cut: list[str] | None = None  # lines of run.log, while it may still hold others to be cut off
         if resume:
             self._before_cut = []
             self._compare_versions()
         else:
             self.write_json("config.json", {"flags": dict(config), **_host()})
-        self._wandb, note = weights_and_biases.begin(self.directory, config)
-        if note:
-            self.say(note)
-
-    @functools.cached_property
-    def _board(self) -> Any:
-        # TensorBoard's writer is slow to import, and only a run that has begun needs it.
-        from torch.utils.tensorboard import SummaryWriter
-
-        return SummaryWriter(str(self.directory / "tensorboard"), purge_step=self._purge_step)
+        self.boards = Boards(self.directory, config)
+        if self.boards.note:
+            self.say(self.boards.note)
 
     @property
     def wall_time(self) -> float:
@@ -135,7 +129,7 @@ class RunLog:
         They stay on disk beside it, since the run may be killed again before they are written again.
         """
         self._began = time.monotonic() - state["wall_time"]
-        self._purge_step = env_steps + 1
+        self.boards.purge_step = env_steps + 1
         exchanges = self.directory / "llm.jsonl"
         with exchanges.open("ab+") as file:
             file.seek(0)
@@ -157,7 +151,7 @@ class RunLog:
         now = _host()["versions"]
         changed = [f"{name} {before.get(name)} then, {now[name]} now" for name in now if now[name] != before.get(name)]
         if changed:
-            self.say(f"warning: other versions than before, so the numbers may differ: {'; '.join(changed)}")
+            self.say(f"{WARNING}other versions than before, so the numbers may differ: {'; '.join(changed)}")
 
     # --- metrics ----------------------------------------------------------------------------------------------------
 
@@ -165,22 +159,17 @@ class RunLog:
         """One row of ``metrics.jsonl``, and its numbers to TensorBoard and, when configured, Weights & Biases."""
         row = {"env_steps": env_steps, "wall_time": round(self.wall_time, 3), **row}
         self.append("metrics.jsonl", row)
-        numbers = _numbers(row)
-        for name, value in numbers.items():
-            self._board.add_scalar(name, value, env_steps)
-        if self._wandb is not None:
-            self._wandb.log(numbers, step=env_steps)
+        self.boards.evaluation(env_steps, row)
 
     # --- the terminal -----------------------------------------------------------------------------------------------
 
-    def say(self, text: str) -> None:
-        """Print a line, and keep it in ``run.log``; what the text of others holds besides text is escaped."""
+    def say(self, text: str, *, final: bool = False) -> None:
+        """Print lines, and keep them in ``run.log``; what the text of others holds besides text is escaped.
+
+        Warnings, which begin with "warning: ", and `final` lines, which say how the run ended, are printed in any case.
+        """
         text = plain(text)
-        if self._open_line:
-            sys.stdout.write("\n")
-            self._open_line = False
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+        self._terminal.say(text, final=final)
         self._keep(text)
 
     def begin_progress(self, env_steps: int, total: int) -> None:
@@ -188,45 +177,42 @@ class RunLog:
         self._learning_from = env_steps, self.wall_time
         self._total = total
 
-    def progress(self, env_steps: int, success_rate: float | None, cost: Mapping[str, Any]) -> None:
-        """Show how far the run is: in place on a terminal, as a line every few seconds in a log file.
+    def progress(self, env_steps: int, now: float | None, best_so_far: float | None, cost: Mapping[str, Any]) -> None:
+        """Show how far the run is: in place on a terminal, else as a line every few seconds, as ``run.log`` has it.
 
         Args:
             env_steps: so far.
-            success_rate: the best agent's, None before the first evaluation.
-            cost: of the language model: tokens_in, tokens_out, cost, and rounds, with the tokens of each.
+            now: success rate of the best agent in the last evaluation, None while that is unknown.
+            best_so_far: that of the policy which the run would hand out, None before the first evaluation.
+            cost: of the language model: tokens_in, tokens_out, and cost.
         """
         first, began = self._learning_from
-        success = "not known yet" if success_rate is None else f"{success_rate:.0%}"
-        text = f"{env_steps:,} of {self._total:,} env steps, best success {success}"
-        if env_steps > first:
-            speed = (env_steps - first) / (self.wall_time - began)
-            text += f", {speed:.0f} a second, {duration(max(self._total - env_steps, 0) / speed)} left"
+        text = f"{env_steps:,} of {self._total:,} env steps"
+        speed = (env_steps - first) / (self.wall_time - began)
+        if speed > 0:
+            text += f", {duration(max(self._total - env_steps, 0) / speed)} left"
+        text += f", success now {_percentage(now)}, best so far {_percentage(best_so_far)}"
+        if speed > 0:
+            text += f", {speed:.0f} a second"
         if cost["tokens_in"]:
-            last = cost["rounds"][-1]
             text += f", {cost['tokens_in']:,} tokens in, {cost['tokens_out']:,} out"
-            text += f" ({last['tokens_in']:,} and {last['tokens_out']:,} in the last round)"
         if cost["cost"]:
             text += f", cost {cost['cost']:.2f}"
-        if _is_terminal(sys.stdout):
-            sys.stdout.write(f"\r\x1b[K{text}")
-            sys.stdout.flush()
-            self._open_line = True
-        elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
+        line_is_due = time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES
+        self._terminal.progress(env_steps, self._total, text, line_is_due)
+        if line_is_due:
             self._last_line = time.monotonic()
-            self.say(text)
+            self._keep(text)
 
     def close(self) -> None:
         """Finish what is under way."""
-        if self._open_line:
-            sys.stdout.write("\n")
-        self._board.close()
+        self._terminal.close()
+        self.boards.close()
         self._lock.close()
-        if self._wandb is not None:
-            self._wandb.finish()
 
     def _keep(self, text: str) -> None:
-        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n"
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        line = "".join(f"{now} {line}\n" for line in text.split("\n"))
         if self._before_cut is None:
             _append(self.directory / "run.log", line)
         else:
@@ -298,8 +284,8 @@ def processor() -> str:
         return platform.processor()
 
 
-def _is_terminal(stream: TextIO) -> bool:
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
+def _percentage(share: float | None) -> str:
+    return "not known yet" if share is None else f"{share:.0%}"
 
 
 def _strict(value: Any) -> Any:
@@ -313,16 +299,3 @@ def _strict(value: Any) -> Any:
     if isinstance(value, np.generic):
         return _strict(value.item())
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _numbers(row: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """The finite numbers of a nested row under names such as ``agents/0/success_rate``."""
-    numbers: dict[str, float] = {}
-    for name, value in row.items():
-        if isinstance(value, list | tuple | np.ndarray):
-            value = dict(enumerate(value))
-        if isinstance(value, Mapping):
-            numbers.update(_numbers(value, f"{prefix}{name}/"))
-        elif isinstance(value, int | float | np.number) and math.isfinite(value):
-            numbers[f"{prefix}{name}"] = float(value)
-    return numbers

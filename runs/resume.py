@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from replay_buffer import ReplayBuffer
 from runs.checkpoint import CheckpointStore, RowStream
 from runs.log import RunLog
+from runs.terminal import WARNING
 
 
 class Part(Protocol):
@@ -53,7 +54,8 @@ class Checkpoints:
         state = self._store.load(self._rows)
         if state is None:
             paid_for = self._log.load_state_dict({"sizes": {}, "wall_time": 0.0}, 0)
-            self._log.say("there is no whole checkpoint; the run begins again, with the model's answers that it has")
+            again = "the run begins again, with the model's answers that it has"
+            self._log.say(f"{WARNING}there is no whole checkpoint; {again}")
             return None, paid_for
         paid_for = self._log.load_state_dict(state["log"], state["loop"]["env_steps"])
         self._buffer.load_state_dict(state["buffer"])

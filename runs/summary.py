@@ -28,14 +28,14 @@ def protocol(args: Arguments, episodes: int) -> dict[str, Any]:
 
 
 def agents_row(
-    figures: Mapping[int, Mapping[str, float]],
+    scores: Mapping[int, Score],
     arms: Sequence[Mapping[str, float]],
     losses: Mapping[str, np.ndarray],
 ) -> dict[int, dict[str, float]]:
     """Return what metrics.jsonl has of each agent that was evaluated: figures, its arm, losses."""
     return {
-        agent: {**found, **arms[agent], **{name: values[agent] for name, values in losses.items()}}
-        for agent, found in figures.items()
+        agent: {**score.summary(), **arms[agent], **{name: values[agent] for name, values in losses.items()}}
+        for agent, score in scores.items()
     }
 
 
@@ -73,13 +73,15 @@ def sum_up(
         }
         log.say(
             f"final success rate {final.success_rate:.2f} (95% interval {low:.2f} to {high:.2f}) over "
-            f"{len(final.episodes)} fresh episodes; {env_steps:,} env steps in {duration(log.wall_time)}"
+            f"{len(final.episodes)} fresh episodes; {env_steps:,} env steps in {duration(log.wall_time)}",
+            final=True,
         )
-        log.say(f"the reward function that this policy learned from: {reward}")
+        log.say(f"the reward function that this policy learned from: {reward}", final=True)
     else:
         kept = f"the best policy so far and its reward function: {reward}" if best else "no policy is evaluated yet"
-        log.say(f"stopped after {env_steps:,} env steps; {kept}")
-        log.say(f"to go on: python lares_{args.setting}.py --resume {shlex.quote(str(log.directory))}")
+        log.say(f"stopped after {env_steps:,} env steps; {kept}", final=True)
+        resume = f"python lares_{args.setting}.py --resume {shlex.quote(str(log.directory))}"
+        log.say(f"to go on: {resume}", final=True)
     llm = search.cost(args.price_in, args.price_out) | {"rejected": search.rejected}
     wall_time = round(log.wall_time, 3)
     log.write_json(

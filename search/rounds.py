@@ -110,7 +110,8 @@ class RewardSearch:
         if not functions:
             raise RunError(f"no reward function from {self.model.name}: {self._trouble}")
         if len(functions) < count:
-            self.log(f"{self.model.name} gave {len(functions)} of {count} reward functions; builtin writes the others")
+            gave = f"{self.model.name} gave {len(functions)} of {count} reward functions"
+            self.log(f"warning: {gave}; builtin writes the others")
             functions += self._search(self.builtin, 0, self.feedback.opening, (), count - len(functions), functions)
         if len(functions) < count:
             raise RunError(f"only {len(functions)} of {count} reward functions are valid: {self._trouble}")
@@ -142,7 +143,7 @@ class RewardSearch:
             taken += function.accepted
         self.round_usage.append(self.model.usage - before)
         if taken < count:
-            self.log(f"search round {round}: {count - taken} of {count} open slots keep their old function")
+            self.log(f"warning: search round {round}: {count - taken} of {count} open slots keep their old function")
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that the next round depends on, fit for JSON."""
@@ -189,25 +190,21 @@ class RewardSearch:
                 reply = model.ask(Request(prompt, 2 * still_open, deadline, round, tuple(parents), self.stop, self.log))
             except (ServiceAway, BudgetSpent) as error:
                 self._trouble = str(error)
-                self.log(f"search round {round}: {self._trouble}")
+                self.log(f"warning: search round {round}: {self._trouble}")
                 break
             for note in dict.fromkeys(reply.notes):
-                self.log(f"search round {round}: {note}")
+                self.log(f"warning: search round {round}: {note}")
             if not reply.texts:
                 self._trouble = next(iter(reply.notes), f"{model.name} gave no answer")
             candidates = self._candidates(round, reply, prompt, shown)
             yield from self._checked(candidates, taken, staying, count)
             model.told([("accepted", "") if f.accepted else (f.kind, f.reason) for f in candidates])
             failed += [function for function in candidates if function.kind not in {"", SURPLUS}]
-        if failed:
+        if failed and not taken:
             kinds = Counter(function.kind for function in failed)
             listed = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
-            self.log(f"search round {round}: {len(failed)} candidates were rejected ({listed})")
-            if not taken:
-                self._trouble = (
-                    f"every candidate was rejected ({listed}), the first for this reason: {failed[0].reason}"
-                )
-                self.log(f"search round {round}: {self._trouble}")
+            self._trouble = f"every candidate was rejected ({listed}), the first for this reason: {failed[0].reason}"
+            self.log(f"warning: search round {round}: {self._trouble}")
 
     def _candidates(
         self, round: int, reply: Reply, messages: list[Message], shown: Sequence[int]

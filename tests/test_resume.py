@@ -344,7 +344,7 @@ def test_tensorboard_and_weights_and_biases_go_on_in_the_same_run(tmp_path):
     assert ended == 1
     board = EventAccumulator(str(run / "tensorboard"))
     board.Reload()
-    steps = [event.step for event in board.Scalars("best/success_rate")]
+    steps = [event.step for event in board.Scalars("success_rate/best")]
     assert steps == [row["env_steps"] for row in rows(run / "metrics.jsonl")]
     first, second = (path.name for path in run.glob("wandb/offline-run-*"))
     assert first.rpartition("-")[2] == second.rpartition("-")[2]  # the id, by which `wandb sync` makes one run of both

@@ -33,6 +33,7 @@ class Log:
     def __init__(self):
         self.lines, self.files = [], {}
         self.say = self.lines.append
+        self.boards = SimpleNamespace(reward_code=lambda slot, source, round: None)
 
     def write_text(self, name, text):
         self.files[name] = text
