@@ -140,7 +140,12 @@ class Roster:
         self._log.boards.reward_code(slot, function.source, round)
 
     def keep_scores(self, round: int, scores: Mapping[int, Score], ranking: Sequence[int]) -> None:
-        """Write into the functions' records how their agents, in the order of `ranking`, did in an evaluation."""
+        """Keep how the agents, in the order of `ranking`, did in an evaluation, and the policies that did it.
+
+        The functions' records and the policies' files, in the run directory, are those of a round's last evaluation.
+        """
+        actors = {agent: self._population.networks(agent)["best_actor_net"] for agent in ranking}
+        self._log.write_networks({f"Iter_{round}_Actor_{agent}": actor for agent, actor in actors.items()})
         self.success_now = scores[ranking[0]].success_rate
         for rank, agent in enumerate(ranking, 1):
             self.best_so_far[agent] = max(self.best_so_far.get(agent, 0.0), scores[agent].success_rate)

@@ -76,7 +76,7 @@ def sum_up(
             f"{len(final.episodes)} fresh episodes; {env_steps:,} env steps in {duration(log.wall_time)}",
             final=True,
         )
-        log.say(f"the reward function that this policy learned from: {reward}", final=True)
+        log.say(f"the reward function that this policy learned from is in {reward}", final=True)
     else:
         kept = f"the best policy so far and its reward function: {reward}" if best else "no policy is evaluated yet"
         log.say(f"stopped after {env_steps:,} env steps; {kept}", final=True)

@@ -51,6 +51,21 @@ def test_another_seed_gives_other_episodes_and_verbose_a_line_for_each(finished_
     assert {row[1] for row in rows[0]}.isdisjoint({row[1] for row in rows[1]})
 
 
+def test_the_policies_of_all_agents_at_the_end_of_every_round_can_be_evaluated(finished_run):
+    from runs.policy import saved_policy
+    from runs.reading import read_run
+
+    run = read_run(finished_run)
+    evaluated = {(row["round"], int(agent)) for row in run.evaluations for agent in row["agents"]}
+    assert len({round for round, _ in evaluated}) > 1
+    for round, agent in evaluated:
+        assert saved_policy(run, agent, round).path.name == f"Iter_{round}_Actor_{agent}.pth"
+    last = max(round for round, agent in evaluated if agent == 1)
+    assert saved_policy(run, agent=1).round == last
+    ended = evaluate(finished_run, "--agent", 1, "--round", 0, "--episodes", 1)
+    assert "Iter_0_Actor_1.pth, agent 1 of round 0 of small" in ended.stdout, ended.stderr
+
+
 def test_without_a_run_the_newest_one_is_taken(finished_run, tmp_path):
     assert "bash run.sh quickstart" in evaluate("--episodes", 1, cwd=tmp_path).stderr
     for name, age in (("old", 1_000), ("new", 0), ("half", -1_000)):
