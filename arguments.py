@@ -129,7 +129,9 @@ class Arguments:
     shared_buffer: Switch = flag(1, "0: each agent learns only from what it collected")
     buffer_size: int = flag(1_000_000, "what the replay buffer holds", whole(1), unit="transitions, one per decision")
 
-    hidden_size: int = flag(256, "width of each of the three hidden layers", whole(1), unit="units", heading="SAC")
+    hidden_size: int = flag(256, "width of each hidden layer", whole(1), unit="units", heading="SAC")
+    hidden_layers: int = flag(3, "number of hidden layers in each network", whole(1, 16))
+    activation: Literal["relu", "tanh", "elu"] = flag("relu", "what stands between the layers of the networks")
     q_lr: float = flag(3e-4, "learning rate of the critics", real(0, above=True))
     p_lr: float = flag(3e-4, "learning rate of the actor and the temperature", real(0, above=True))
     batch_size: int = flag(128, "what an agent draws for one update", whole(1), unit="transitions, one per decision")
@@ -153,6 +155,7 @@ class Arguments:
         "weight of the entropy when learning begins; with 1, as published, agents act at random for longer",
         real(0, above=True),
     )
+    learn_temperature: Switch = flag(1, "0: the weight of the entropy stays at --initial_temperature")
     target_entropy: float = flag(
         -0.5,
         "the policy's entropy, which the temperature is adapted to",
@@ -220,6 +223,8 @@ class Arguments:
             obs_size=obs_size,
             action_size=action_size,
             hidden_size=self.hidden_size,
+            hidden_layers=self.hidden_layers,
+            activation=self.activation,
             q_lr=self.q_lr,
             p_lr=self.p_lr,
             gamma=self.discount,
@@ -227,6 +232,7 @@ class Arguments:
             log_std_min=self.log_std_min,
             log_std_max=self.log_std_max,
             initial_temperature=self.initial_temperature,
+            learn_temperature=bool(self.learn_temperature),
             n_step=self.n_step,
             target_entropy=self.target_entropy,
             policy_delay=self.policy_delay,

@@ -99,7 +99,7 @@ class LaRes:
         self.roster = Roster(args, self.population, self.buffer, self.reward_workers, self.log, self.human)
         # Behind the policies of the agents, or of candidates, stands one that is never trained (--explore_episode).
         self.untrained = max(len(self.agents), CANDIDATES)
-        shape = PolicyShape(self.population.sizes, args.log_std_min, args.log_std_max)
+        shape = PolicyShape(self.population.sizes, args.log_std_min, args.log_std_max, args.activation)
         self.collectors = Collectors(
             task, shape, self.untrained + 1, args.num_workers, bool(args.hide_goal), args.action_repeat
         )

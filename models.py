@@ -6,12 +6,13 @@ that a CUDA graph can record.
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 # oneDNN's float32 product, with the bias and ReLU in the same pass. On AMD's processors it is twice as fast as MKL,
 # which PyTorch calls otherwise and which keeps AVX-512 to Intel's. PyTorch has it for its compiler, under this name.
@@ -20,6 +21,25 @@ _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends
 _THIN = 8  # columns up to which MKL is the faster one, measured for batches of 128
 
 _LAYER_NORM_EPS = 1e-5  # that of ``torch.nn.LayerNorm``
+
+
+class Activation(NamedTuple):
+    """What stands between the layers: a function whose derivative follows from its outputs."""
+
+    module: type[nn.Module]
+    apply: Callable[[Tensor], Tensor]  # in place
+    gradient: Callable[[Tensor, Tensor], Tensor]  # in the inputs, from that in the outputs and the outputs
+
+
+ACTIVATIONS = {
+    "relu": Activation(
+        nn.ReLU, torch.relu_, lambda gradient, outputs: torch.ops.aten.threshold_backward(gradient, outputs, 0)
+    ),
+    "tanh": Activation(nn.Tanh, torch.tanh_, torch.ops.aten.tanh_backward),
+    "elu": Activation(
+        nn.ELU, functional.elu_, lambda gradient, outputs: torch.ops.aten.elu_backward(gradient, 1, 1, 1, True, outputs)
+    ),
+}
 
 
 class Normalized(NamedTuple):
@@ -33,7 +53,7 @@ class Normalized(NamedTuple):
 class Activations(NamedTuple):
     """What the gradient of a network needs."""
 
-    outputs: list[Tensor]  # inputs, outputs of each hidden layer after ReLU, and outputs
+    outputs: list[Tensor]  # inputs, outputs of each hidden layer as activated, and outputs
     normalized: list[Normalized]  # for each hidden layer, if there are layer norms
 
     def rows(self, rows: slice) -> "Activations":
@@ -55,13 +75,14 @@ def _shapes(sizes: Sequence[int]) -> list[tuple[int, int]]:
 
 
 class BatchedMLP:
-    """Multilayer perceptrons with ReLU between their layers, evaluated together.
+    """Multilayer perceptrons, evaluated together.
 
     Args:
         sizes: width of the input, of each hidden layer, and of the output.
         values: all parameters of N networks in one tensor (N * P,), so that a step of the optimizer is one kernel.
-        layer_norm: whether each hidden layer is normalized before ReLU (Ba et al., "Layer Normalization", 2016,
-            arXiv:1607.06450), without gain and offset: the weights around it can do what they do.
+        activation: the function between layers, a name in :data:`ACTIVATIONS`.
+        layer_norm: whether each hidden layer is normalized before its activation (Ba et al., "Layer Normalization",
+            2016, arXiv:1607.06450), without gain and offset: the weights around it can do what they do.
 
     Attributes:
         count: number of networks N.
@@ -69,8 +90,11 @@ class BatchedMLP:
         parameters: weight (N, in, out) and bias (N, 1, out) of each layer in turn, which are views of `values`.
     """
 
-    def __init__(self, sizes: Sequence[int], values: Tensor, layer_norm: bool = False) -> None:
+    def __init__(
+        self, sizes: Sequence[int], values: Tensor, activation: str = "relu", layer_norm: bool = False
+    ) -> None:
         self.sizes = tuple(sizes)
+        self.activation = activation
         self.layer_norm = layer_norm
         self.count = count = len(values) // parameter_count(sizes)
         self._shapes = _shapes(sizes)
@@ -101,7 +125,7 @@ class BatchedMLP:
         """Return the outputs (N, B, out) of inputs (N, B, in), and the activations that :meth:`backward` needs."""
         parts = inputs.unbind() if self._one_by_one else [inputs]
         activations = [
-            _forward(part, parameters, self.layer_norm)
+            _forward(part, parameters, self.activation, self.layer_norm)
             for part, (parameters, _) in zip(parts, self._parts, strict=True)
         ]
         return self._joined([network.outputs[-1] for network in activations]), activations
@@ -129,7 +153,14 @@ class BatchedMLP:
         """
         parts = gradient.unbind() if self._one_by_one else [gradient]
         found = [
-            _backward(network.rows(rows), part, parameters, into if parameter_gradient else None, input_columns)
+            _backward(
+                network.rows(rows),
+                part,
+                parameters,
+                self.activation,
+                into if parameter_gradient else None,
+                input_columns,
+            )
             for network, part, (parameters, into) in zip(activations, parts, self._parts, strict=True)
         ]
         return None if input_columns is None else self._joined(found)
@@ -154,7 +185,8 @@ class BatchedMLP:
     def network_state(self, index: int) -> dict[str, Tensor]:
         """Return network `index` as the CPU state dict of ``nn.Sequential(nn.Linear, nn.ReLU, ..., nn.Linear)``.
 
-        With layer norms, ``nn.LayerNorm(width, elementwise_affine=False)`` stands before each ``nn.ReLU``.
+        With layer norms, ``nn.LayerNorm(width, elementwise_affine=False)`` stands before each activation, which may be
+        another one.
         """
         state = {}
         for layer in range(len(self.sizes) - 1):
@@ -168,16 +200,19 @@ class BatchedMLP:
 # Below, tensors belong to one network, (B, in), or to all, (N, B, in).
 
 
-def _forward(inputs: Tensor, parameters: Sequence[Tensor], layer_norm: bool) -> Activations:
+def _forward(inputs: Tensor, parameters: Sequence[Tensor], activation: str, layer_norm: bool) -> Activations:
     outputs, normalized = [inputs], []
     for layer in range(0, len(parameters), 2):
         weight, bias = parameters[layer : layer + 2]
         hidden = layer + 2 < len(parameters)
-        values = _linear(outputs[-1], weight, bias, relu=hidden and not layer_norm)
+        fused = hidden and activation == "relu" and not layer_norm
+        values = _linear(outputs[-1], weight, bias, relu=fused)
         if hidden and layer_norm:
             outcome, mean, inverse_std = torch.native_layer_norm(values, values.shape[-1:], None, None, _LAYER_NORM_EPS)
             normalized.append(Normalized(values, mean, inverse_std))
-            values = outcome.relu_()
+            values = outcome
+        if hidden and not fused:
+            values = ACTIVATIONS[activation].apply(values)
         outputs.append(values)
     return Activations(outputs, normalized)
 
@@ -186,6 +221,7 @@ def _backward(
     activations: Activations,
     gradient: Tensor,
     parameters: Sequence[Tensor],
+    activation: str,
     into: Sequence[Tensor] | None,
     input_columns: slice | None,
 ) -> Tensor:
@@ -196,7 +232,7 @@ def _backward(
             _product(below.mT, gradient, out=into[layer])
             torch.sum(gradient, -2, keepdim=True, out=into[layer + 1])
         if layer:
-            gradient = torch.ops.aten.threshold_backward(_product(gradient, weight.mT), below, 0)  # that of ReLU
+            gradient = ACTIVATIONS[activation].gradient(_product(gradient, weight.mT), below)
             if activations.normalized:
                 values, mean, inverse_std = activations.normalized[layer // 2 - 1]
                 gradient = torch.ops.aten.native_layer_norm_backward(

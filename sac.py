@@ -47,6 +47,8 @@ class SacConfig:
     obs_size: int
     action_size: int
     hidden_size: int
+    hidden_layers: int
+    activation: str
     q_lr: float
     p_lr: float
     gamma: float
@@ -55,6 +57,7 @@ class SacConfig:
     log_std_min: float
     log_std_max: float
     initial_temperature: float
+    learn_temperature: bool
     target_entropy: float  # per dimension of the action
     policy_delay: int
     layer_norm: bool
@@ -90,9 +93,10 @@ class Agents:
         self.memory = memory
         self.log_alpha, self.constrained = memory["log_alpha"], memory["constrained"]
         self.count = len(self.log_alpha)
-        self.actors = BatchedMLP(_actor_sizes(config), memory["actor"])
+        self.actors = BatchedMLP(_actor_sizes(config), memory["actor"], config.activation)
         self.critics, self.targets = (
-            BatchedMLP(_critic_sizes(config), memory[name], config.layer_norm) for name in ("critic", "target")
+            BatchedMLP(_critic_sizes(config), memory[name], config.activation, config.layer_norm)
+            for name in ("critic", "target")
         )
         self.log_alpha_gradient = torch.zeros_like(self.log_alpha)
         self.any_constrained = False
@@ -191,9 +195,11 @@ class Agents:
 
         # Temperature loss: log_alpha * (entropy - target entropy).
         entropy = -log_density.mean(-1)
-        target_entropy = self.config.target_entropy * self.config.action_size
-        torch.sub(entropy, target_entropy, out=self.log_alpha_gradient)
-        self._adam_step({"actor": self.actors.gradient, "log_alpha": self.log_alpha_gradient}, self.config.p_lr)
+        gradients = {"actor": self.actors.gradient}
+        if self.config.learn_temperature:
+            target_entropy = self.config.target_entropy * self.config.action_size
+            gradients["log_alpha"] = torch.sub(entropy, target_entropy, out=self.log_alpha_gradient)
+        self._adam_step(gradients, self.config.p_lr)
         return torch.stack(((alpha * log_density - min_q[:, 0]).mean(-1), alpha[:, 0], entropy))
 
     def update_targets(self) -> None:
@@ -285,11 +291,11 @@ def new_agents(config: SacConfig, count: int, device: torch.device) -> Agents:
 
 
 def _actor_sizes(config: SacConfig) -> list[int]:
-    return [config.obs_size, *[config.hidden_size] * 3, 2 * config.action_size]
+    return [config.obs_size, *[config.hidden_size] * config.hidden_layers, 2 * config.action_size]
 
 
 def _critic_sizes(config: SacConfig) -> list[int]:
-    return [config.obs_size + config.action_size, *[config.hidden_size] * 3, 1]
+    return [config.obs_size + config.action_size, *[config.hidden_size] * config.hidden_layers, 1]
 
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")

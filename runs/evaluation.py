@@ -137,7 +137,7 @@ def evaluate_policy(run: Run, policy: SavedPolicy, episodes: int, seed: int, wor
     with without_keys():
         task = get_task(flags["env_name"], flags["task_file"])
     weights, sizes = flat_network(policy.state())
-    shape = PolicyShape(sizes, flags["log_std_min"], flags["log_std_max"])
+    shape = PolicyShape(sizes, flags["log_std_min"], flags["log_std_max"], flags.get("activation", "relu"))
     collectors = Collectors(task, shape, 1, workers, bool(flags["hide_goal"]), flags["action_repeat"])
     try:
         collectors.set_policies(weights[None])

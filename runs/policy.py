@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from errors import UsageError
+from models import ACTIVATIONS
 from runs.reading import Run
 
 _GOAL = 3  # numbers at the end of a MetaWorld observation
@@ -81,8 +82,9 @@ class ExportedPolicy(nn.Module):
         super().__init__()
         weights = [value for name, value in state.items() if name.endswith("weight")]
         layers: list[nn.Module] = []
+        activation = ACTIVATIONS[flags.get("activation", "relu")].module
         for weight in weights:
-            layers += [nn.Linear(weight.shape[1], weight.shape[0]), nn.ReLU()]
+            layers += [nn.Linear(weight.shape[1], weight.shape[0]), activation()]
         self.layers = nn.Sequential(*layers[:-1])
         self.layers.load_state_dict(state)
         seen = torch.ones(weights[0].shape[1])

@@ -18,7 +18,7 @@ import models
 from arguments import Arguments
 from errors import RunError
 from learners import draw
-from models import BatchedMLP, flat_network, parameter_count
+from models import ACTIVATIONS, BatchedMLP, flat_network, parameter_count
 from population import Population
 from replay_buffer import ReplayBuffer
 from sac import Agents, Batch, new_agents
@@ -35,13 +35,13 @@ CPU = torch.device("cpu")
 torch.set_num_threads(1)  # as in a run
 
 
-def mlp(state):
+def mlp(state, activation=nn.ReLU):
     """A plain network from a state dict, as a user without this project would load it."""
     layers = []
     weights = [value for name, value in state.items() if name.endswith("weight")]
     for weight in weights:
         layers += [nn.Linear(weight.shape[1], weight.shape[0]), nn.LayerNorm(len(weight), elementwise_affine=False)]
-        layers += [nn.ReLU()]
+        layers += [activation()]
     if all(int(name.split(".")[0]) % 2 == 0 for name in state):  # no layer norms: those of three layers would be at 3
         layers = [layer for layer in layers if not isinstance(layer, nn.LayerNorm)]
         network = nn.Sequential(*layers[:-1])
@@ -56,7 +56,9 @@ class PlainSac:
 
     def __init__(self, networks, log_alpha, anchor=None, config=CONFIG):
         self.config, self.updates = config, 0
-        self.actor, self.q1, self.q2, self.t1, self.t2 = (mlp(state) for state in networks.values())
+        self.actor, self.q1, self.q2, self.t1, self.t2 = (
+            mlp(state, ACTIVATIONS[config.activation].module) for state in networks.values()
+        )
         self.log_alpha = log_alpha.detach().clone().requires_grad_()
         self.anchor = None if anchor is None else [mlp(state) for state in list(anchor.values())[:3]]
         self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=CONFIG.p_lr)
@@ -75,7 +77,8 @@ class PlainSac:
         normal = torch.distributions.Normal(mean, log_std.clamp(CONFIG.log_std_min, CONFIG.log_std_max).exp())
         before = mean + normal.stddev * noise
         action = torch.tanh(before)
-        log_density = (normal.log_prob(before) - torch.log(1 - action**2 + 1e-12)).sum(-1)
+        # 1 - tanh(u)^2 = 1 / cosh(u)^2, which loses no digits near an action of one.
+        log_density = (normal.log_prob(before) + 2 * torch.log(torch.cosh(before))).sum(-1)
         return action, log_density
 
     def constraint(self, network, index):
@@ -114,6 +117,8 @@ class PlainSac:
         loss.backward()
         self.actor_optimizer.step()
         target_entropy = self.config.target_entropy * ACTION
+        if not self.config.learn_temperature:
+            return
         alpha_loss = -(self.log_alpha * (log_density.detach() + target_entropy)).mean()
         self.alpha_optimizer.zero_grad()
         alpha_loss.backward()
@@ -195,7 +200,16 @@ def precision(request, monkeypatch):
 
 @pytest.mark.parametrize("inherited", [False, True])
 @pytest.mark.parametrize("together", [False, True])
-@pytest.mark.parametrize("changes", [{}, {"layer_norm": True, "policy_delay": 2, "target_entropy": -0.5}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"layer_norm": True, "policy_delay": 2, "target_entropy": -0.5},
+        {"activation": "tanh", "hidden_layers": 2, "learn_temperature": False},
+        {"activation": "elu", "hidden_layers": 1, "layer_norm": True},
+    ],
+    ids=["textbook", "default", "tanh", "elu"],
+)
 def test_a_population_update_equals_separate_plain_updates(inherited, together, changes, precision):
     agents = 3
     config = replace(CONFIG, **changes)

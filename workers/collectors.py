@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import math
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,12 @@ from workers.shared_table import SharedTable
 _TRIES = 3  # of an episode whose worker is lost
 _EPISODE_SECONDS, _STEP_SECONDS = 60.0, 1.0  # in which an episode must end: for its reset, and for each env step
 
+_ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # those of `models.ACTIVATIONS`
+    "relu": lambda values: np.maximum(values, 0),
+    "tanh": np.tanh,
+    "elu": lambda values: np.where(values > 0, values, np.expm1(np.minimum(values, 0))),
+}
+
 
 @dataclass(frozen=True)
 class PolicyShape:
@@ -34,6 +40,7 @@ class PolicyShape:
     sizes: tuple[int, ...]
     log_std_min: float = -20.0
     log_std_max: float = 2.0
+    activation: str = "relu"
 
     @property
     def parameters(self) -> int:
@@ -67,7 +74,7 @@ class Collectors:
             "task_file": task.task_file,
             "hide_goal": hide_goal,
             "action_repeat": action_repeat,
-            "policy": [list(policy.sizes), policy.log_std_min, policy.log_std_max],
+            "policy": [list(policy.sizes), policy.log_std_min, policy.log_std_max, policy.activation],
             "weights": self._weights.address,
         }
         self._step_seconds = _STEP_SECONDS * action_repeat
@@ -124,7 +131,8 @@ class _Worker:
         self.task = get_task(hello["task"], hello["task_file"])
         self.hide_goal, self.action_repeat = hello["hide_goal"], hello["action_repeat"]
         self.environment: TaskEnvironment | None = self.make_environment()
-        sizes, self.log_std_min, self.log_std_max = hello["policy"]
+        sizes, self.log_std_min, self.log_std_max, activation = hello["policy"]
+        self.activate = _ACTIVATIONS[activation]
         weights = SharedTable.attach(*hello["weights"]).columns["weights"]
         self.layers: list[np.ndarray] = []  # weight (policies, in, out) and bias (policies, 1, out) of each layer
         offset = 0
@@ -143,7 +151,7 @@ class _Worker:
         for layer in range(0, len(self.layers), 2):
             hidden = hidden @ self.layers[layer][policy] + self.layers[layer + 1][policy, 0]
             if layer + 2 < len(self.layers):
-                np.maximum(hidden, 0, out=hidden)
+                hidden = self.activate(hidden)
         half = len(hidden) // 2
         mean, log_std = hidden[:half], hidden[half:]
         if generator is None:

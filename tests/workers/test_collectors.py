@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch.nn import functional
 
+import models
 from arguments import Arguments
 from population import Population
 from replay_buffer import ReplayBuffer
 from task_specs import get_task
 from tasks.episode import UNIFORM, Order
-from workers.collectors import Collectors, PolicyShape
+from workers.collectors import _ACTIVATIONS, Collectors, PolicyShape
 
 TASK = get_task("window-close")
 CONFIG = Arguments("from_scratch", hidden_size=32).sac_config(TASK.obs_size, TASK.action_size)
@@ -85,6 +86,13 @@ def test_the_workers_actor_is_the_learners(population, episodes):
     obs = torch.from_numpy(episodes[2].transitions["obs"].copy())
     mean, _ = actor(population, 1, obs).chunk(2, -1)
     np.testing.assert_allclose(episodes[2].transitions["action"], torch.tanh(mean).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", models.ACTIVATIONS)
+def test_the_workers_activations_are_the_learners(name):
+    values = np.linspace(-4, 4, 81, dtype=np.float32)
+    expected = models.ACTIVATIONS[name].module()(torch.from_numpy(values))
+    np.testing.assert_allclose(_ACTIVATIONS[name](values), expected.numpy(), atol=1e-6)
 
 
 def test_a_stochastic_actor_draws_from_the_learners_distribution(population, episodes):
