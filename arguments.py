@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from runs.flags import FlagParser, directory_name, flag, json_object, name, path, real, success_rule, whole
@@ -271,9 +272,14 @@ def parse_args(argv: Sequence[str] | None, setting: Setting) -> Arguments:
     return args
 
 
-def ignored_remarks(args: Arguments) -> list[str]:
-    """Return the line that names the flags given without effect, if there are any."""
-    return [f"without effect: {', '.join(args.ignored_flags)}"] if args.ignored_flags else []
+def remarks_on(args: Arguments) -> list[str]:
+    """Return what is odd about the flags without being a mistake, one line each."""
+    remarks = []
+    if args.ignored_flags:
+        remarks.append(f"without effect: {', '.join(args.ignored_flags)}")
+    if args.human_feedback and not Path(args.human_feedback).exists():
+        remarks.append(f"--human_feedback {args.human_feedback} does not exist yet; it is read at each search round")
+    return remarks
 
 
 def default_name(args: Arguments) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from arguments import Arguments, Setting, default_name, ignored_remarks
+from arguments import Arguments, Setting, default_name, remarks_on
 from errors import RunError, UsageError
 from population import Population
 from replay_buffer import EXPLORATION, ReplayBuffer
@@ -81,7 +81,7 @@ class LaRes:
         model = connect_by_flags(args, task.name, builtin)
         self.log = RunLog(args.log_dir, args.exp_name or default_name(args), vars(args), args.resume)
         self.log.say(f"{args.setting} on {task.name} with {args.model}, seed {args.seed}, in {self.log.directory}")
-        for remark in (*ignored_remarks(args), *start_remarks(task)):
+        for remark in (*remarks_on(args), *start_remarks(task)):
             self.log.say(f"{WARNING}{remark}")
 
         self.slots = list(range(args.pop_size))
