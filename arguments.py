@@ -51,12 +51,14 @@ class Arguments:
         unit="env steps",
         heading="length of the run, and evaluation",
     )
-    init_exploration_steps: int = flag(2_000, "uniform random actions at the start", whole(1), unit="env steps")
-    stop_success: float = flag(0.0, "end the run when the best agent's success rate is this; 0: never", real(0, 1))
-    display_interval: int = flag(10_000, "from one evaluation to the next", whole(1), unit="env steps")
-    eval_episodes: int = flag(10, "episodes of each agent in an evaluation", whole(1), unit="episodes")
+    init_exploration_steps: int = flag(
+        2_000, "random actions at the start, drawn uniformly", whole(1), unit="env steps"
+    )
+    stop_success: float = flag(0.0, "end the run when the best agent's success rate reaches this; 0: never", real(0, 1))
+    display_interval: int = flag(10_000, "interval between evaluations", whole(1), unit="env steps")
+    eval_episodes: int = flag(10, "episodes per agent in each evaluation", whole(1), unit="episodes")
     final_episodes: int = flag(50, "fresh episodes of the chosen policy at the very end", whole(1), unit="episodes")
-    seed: int = flag(123, "what all randomness of the run is derived from", whole(0))
+    seed: int = flag(123, "seed of all randomness in the run", whole(0))
 
     model: str = flag(
         "gpt-4o-mini",
@@ -68,29 +70,34 @@ class Arguments:
     )
     temperature: float = flag(1.0, "sampling temperature of the model", real(0, 2))
     max_answer_tokens: int = flag(
-        16_384, "most tokens of one answer, thinking included; 0: the service's own bound", whole(0), unit="tokens"
+        16_384, "maximum length of one answer, thinking included; 0: the service's own limit", whole(0), unit="tokens"
     )
     llm_options: dict[str, Any] | None = flag(
         None,
         "parameters for the body of each request, as in '{\"top_p\": 0.9}'; null leaves one of ours out",
         json_object,
     )
-    llm_attempts: int = flag(4, "most requests that a search round sends", whole(1), unit="requests")
+    llm_attempts: int = flag(4, "maximum number of requests in a search round", whole(1), unit="requests")
     llm_deadline: float = flag(
-        600.0, "longest that a search round waits for the model", real(0, above=True), unit="seconds"
+        600.0, "maximum time that a search round waits for the model", real(0, above=True), unit="seconds"
     )
-    max_llm_calls: int = flag(0, "most requests that the whole run sends; 0: no bound", whole(0), unit="requests")
-    max_llm_tokens: int = flag(0, "most tokens of the whole run, both ways; 0: no bound", whole(0), unit="tokens")
-    price_in: float = flag(0.0, "price of what is sent, for the cost in the log", real(0), unit="per million tokens")
-    price_out: float = flag(0.0, "price of what is received", real(0), unit="per million tokens")
+    max_llm_calls: int = flag(0, "maximum number of requests in the whole run; 0: no limit", whole(0), unit="requests")
+    max_llm_tokens: int = flag(0, "maximum for the whole run, sent and received; 0: no limit", whole(0), unit="tokens")
+    price_in: float = flag(0.0, "price of tokens sent, for the cost in the log", real(0), unit="per million tokens")
+    price_out: float = flag(0.0, "price of tokens received", real(0), unit="per million tokens")
     human_feedback: str | None = flag(None, "a file whose text, if any, goes to the model at each search round", path)
-    dry_run: bool = flag(False, "print the first prompt and what the run would cost, then end")
+    dry_run: bool = flag(False, "print the first prompt and what the run would cost, then exit")
 
     pop_size: int = flag(
-        5, "reward functions, each with an agent", whole(1, 64), heading="population and reward search"
+        5,
+        "number of reward functions, each with an agent of its own",
+        whole(1, 64),
+        heading="population and reward search",
     )
-    elite_num: int = flag(3, "best agents that keep their reward function in a search round", whole(0), unit="agents")
-    LLM_freq: int = flag(0, "from one search round to the next; 0: a fifth of the run", whole(0), unit="env steps")
+    elite_num: int = flag(
+        3, "number of best agents that keep their reward function in a search round", whole(0), unit="agents"
+    )
+    LLM_freq: int = flag(0, "interval between search rounds; 0: a fifth of the run", whole(0), unit="env steps")
     fitness: Literal["success", "return"] = flag(
         "success",
         "rank agents by success rate, then by how near to success their episodes came; return: then by the "
@@ -122,20 +129,22 @@ class Arguments:
         heading="collection",
     )
     windows_length: int = flag(
-        1000, "last outcomes of an agent that Thompson sampling considers", whole(1), unit="episodes"
+        1000, "how many of an agent's latest outcomes Thompson sampling considers", whole(1), unit="episodes"
     )
     explore_episode: Switch = flag(
         0, "1: one more episode in each iteration, of a policy that is never trained, as published from scratch"
     )
     shared_buffer: Switch = flag(1, "0: each agent learns only from what it collected")
-    buffer_size: int = flag(1_000_000, "what the replay buffer holds", whole(1), unit="transitions, one per decision")
+    buffer_size: int = flag(1_000_000, "capacity of the replay buffer", whole(1), unit="transitions, one per decision")
 
     hidden_size: int = flag(256, "width of each hidden layer", whole(1), unit="units", heading="SAC")
     hidden_layers: int = flag(3, "number of hidden layers in each network", whole(1, 16))
-    activation: Literal["relu", "tanh", "elu"] = flag("relu", "what stands between the layers of the networks")
+    activation: Literal["relu", "tanh", "elu"] = flag("relu", "activation function of the hidden layers")
     q_lr: float = flag(3e-4, "learning rate of the critics", real(0, above=True))
     p_lr: float = flag(3e-4, "learning rate of the actor and the temperature", real(0, above=True))
-    batch_size: int = flag(128, "what an agent draws for one update", whole(1), unit="transitions, one per decision")
+    batch_size: int = flag(
+        128, "size of the batch for one update of an agent", whole(1), unit="transitions, one per decision"
+    )
     update_cycles: float = flag(
         1.0, "updates of each agent; 0.5: one for every second decision", real(0, above=True), unit="per decision"
     )
@@ -146,27 +155,29 @@ class Arguments:
         real(0, 1),
         unit="per decision",
     )
-    n_step: int = flag(3, "rewards that are summed before the critics value the rest", whole(1, 100), unit="decisions")
-    tau: float = flag(5e-3, "share of the critics in their targets at each target update", real(0, 1, above=True))
-    target_update_interval: int = flag(1, "from one target update to the next", whole(1), unit="updates")
+    n_step: int = flag(3, "rewards summed before the critics estimate the rest", whole(1, 100), unit="decisions")
+    tau: float = flag(
+        5e-3, "how far the targets move towards the critics in each target update", real(0, 1, above=True)
+    )
+    target_update_interval: int = flag(1, "interval between target updates", whole(1), unit="updates")
     log_std_max: float = flag(2.0, "upper bound of the policy's log standard deviation", real(-float("inf")))
     log_std_min: float = flag(-20.0, "lower bound of the policy's log standard deviation", real(-float("inf")))
     initial_temperature: float = flag(
         0.01,
-        "weight of the entropy when learning begins; with 1, as published, agents act at random for longer",
+        "initial weight of the entropy; with 1, as published, agents act at random for longer",
         real(0, above=True),
     )
     learn_temperature: Switch = flag(1, "0: the weight of the entropy stays at --initial_temperature")
     target_entropy: float = flag(
         -0.5,
-        "the policy's entropy, which the temperature is adapted to",
+        "entropy of the policy that the temperature is adapted to",
         real(-float("inf")),
         unit="nats per dimension of the action",
     )
     layer_norm: Switch = flag(1, "1: normalize the hidden layers of the critics")
     normalize_rewards: Switch = flag(1, "1: divide each agent's rewards by the spread of their discounted returns")
     policy_delay: int = flag(
-        2, "from one update of the actor and the temperature to the next", whole(1), unit="updates of the critics"
+        2, "interval between updates of the actor and the temperature", whole(1), unit="updates of the critics"
     )
     bootstrap_timeouts: Switch = flag(1, "0: treat the time limit as a terminal state, as published")
 
@@ -183,12 +194,12 @@ class Arguments:
     )
 
     checkpoint_interval: int = flag(
-        50_000, "from one checkpoint to the next", whole(1), unit="env steps", heading="output"
+        50_000, "interval between checkpoints", whole(1), unit="env steps", heading="output"
     )
     resume: str | None = flag(
-        None, "the directory of a run that goes on from its last checkpoint; all flags are read from it", path
+        None, "directory of a run to continue from its last checkpoint; all flags are read from there", path
     )
-    log_dir: str = flag("logs", "the directory in which run directories are made", path)
+    log_dir: str = flag("logs", "directory in which run directories are created", path)
     exp_name: str | None = flag(None, "name of the run directory; none: setting, task, model and seed", directory_name)
 
     quiet: bool = flag(False, "print only warnings and how the run ended; run.log has every line")
