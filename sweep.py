@@ -27,6 +27,7 @@ from runs.exit_status import exit_status
 from runs.interruption import Interruption
 from runs.lock import lock
 from sweeps.board import Board, failures, headline, print_table, write_results
+from sweeps.limits import Bounds, Limits
 from sweeps.local import Crew, record_path
 from sweeps.plan import Sweep, find, load, plan
 from sweeps.progress import is_done, read_progress
@@ -80,6 +81,7 @@ def run(args: argparse.Namespace, given: dict[str, list[str]], interruption: Int
     open_runs = [one for one in sweep.runs if not is_done(sweep.directory_of(one))]
     done = len(sweep.runs) - len(open_runs)
     print(f"sweep {name} in {sweep.directory}: {len(sweep.runs)} runs{f', {done} of them done' if done else ''}")
+    bounds = Bounds(args.requests_per_minute, args.tokens_per_minute, args.all_llm_calls, args.all_llm_tokens)
     cpus = args.cpus or max(cores() // args.jobs, 1)
     at_once, expected = args.jobs, None
     if open_runs:
@@ -99,8 +101,10 @@ def run(args: argparse.Namespace, given: dict[str, list[str]], interruption: Int
         open_runs = [one for one in open_runs if not is_done(sweep.directory_of(one))]  # until now others had it
         for one in open_runs:
             record_path(sweep.directory_of(one)).unlink(missing_ok=True)
+        answer = Limits(bounds, sweep.directory).answer if bounds.any() else None
         with Board(sweep, at_once, expected) as board:
-            Crew(sweep.directory, at_once, args.tries, cpus).see_through(open_runs, interruption, board.look)
+            crew = Crew(sweep.directory, at_once, args.tries, cpus, answer)
+            crew.see_through(open_runs, interruption, board.look)
         results = "" if interruption.requested() else write_results(sweep, board.progress)
     print("\n".join(part for part in (headline(board.progress), *failures(board.progress), results) if part))
     if any(one.status != "done" for one in board.progress):

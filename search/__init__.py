@@ -11,7 +11,7 @@ Others use
 - `rounds.RewardSearch` and its `reward_function.RewardFunction`; `choice.order_share`,
 - `feedback`: what the model is told of an agent; `prompting.Prompts`,
 - `protocol`: what a model of one's own needs: `LanguageModel`, `Request`, `Reply`, `Usage`, `ServiceAway`,
-  `BudgetSpent`.
+  `BudgetSpent`; `turns`: how runs that share a rate and a budget wait for each other.
 
 They import them from these modules, since a run that sends no request loads no client.
 """

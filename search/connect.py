@@ -9,6 +9,7 @@ from errors import UsageError
 from search.offline import ManualModel, ReplayModel
 from search.protocol import LanguageModel
 from search.remote import RemoteModel
+from search.turns import inherited_turns
 
 
 def connect(
@@ -47,6 +48,7 @@ def connect(
         options=options,
         max_calls=max_calls,
         max_tokens=max_tokens,
+        turns=inherited_turns(),
     )
 
 

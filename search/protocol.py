@@ -49,11 +49,11 @@ class Request:
     stop: Callable[[], bool] = lambda: False
     log: Callable[[str], None] = lambda line: None
 
-    def out_of_time(self) -> str:
-        """Why there is no use in waiting any longer; empty while there is."""
+    def out_of_time(self, excused: float = 0.0) -> str:
+        """Why there is no use in waiting any longer, but for `excused` seconds; empty while there is."""
         if self.stop():
             return "the run was asked to stop"
-        return "the deadline was reached" if time.monotonic() >= self.deadline else ""
+        return "the deadline was reached" if time.monotonic() - excused >= self.deadline else ""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ class Reply:
 
     `parents` names for each text the parents that went into it (nothing when the model does not say), `cut_off` the
     places of texts that ended at a token limit, `refused` the places of those in which the model declines to answer,
-    `notes` what went wrong on the way, a line each.
+    `notes` what went wrong on the way, a line each. For `held` seconds the request waited for its turn among those of
+    other runs, which the deadline does not count.
     """
 
     texts: list[str]
@@ -70,6 +71,7 @@ class Reply:
     cut_off: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
+    held: float = 0.0
 
 
 @dataclass
@@ -79,6 +81,11 @@ class Usage:
     calls: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens both ways."""
+        return self.tokens_in + self.tokens_out
 
     def __sub__(self, other: "Usage") -> "Usage":
         return Usage(self.calls - other.calls, self.tokens_in - other.tokens_in, self.tokens_out - other.tokens_out)

@@ -16,6 +16,7 @@ from search.completions import Completion, read_completion
 from search.protocol import BudgetSpent, LanguageModel, Message, Reply, Request, ServiceAway, Usage
 from search.request_form import RequestForm
 from search.service_errors import NO_CONNECTION, Trouble, read_trouble
+from search.turns import Turns
 
 RETRIES = 6  # of one request after trouble other than a request for patience; with the backoff, about half a minute
 
@@ -30,6 +31,8 @@ POLL_INTERVAL = 0.25  # seconds between two looks at what is waited for
 _PATIENCE = 1 / 3  # of the time left, for a service that was never seen to answer a request for several texts
 
 _SILENCE = "silence"  # the code of a trouble: the time for an answer was over
+
+_ANSWER = 400  # tokens of an answer, until one has come
 
 _WORTH_SAYING = 3.0  # seconds of waiting from which on the log says so
 
@@ -49,6 +52,7 @@ class RemoteModel(LanguageModel):
         options: parameters for the body of every request, which go before ours; None leaves one of ours out.
         max_calls: requests in all, 0 for no bound. Repetitions of a request that did not get through are not counted.
         max_tokens: tokens in all, both ways, 0 for no bound. The request that goes beyond it is the last one.
+        turns: through which requests wait for their turn among those of other runs; None sends them at once.
 
     Raises:
         UsageError: the key is missing or cannot be one, or the address is not one.
@@ -65,6 +69,7 @@ class RemoteModel(LanguageModel):
         options: Mapping[str, Any] | None = None,
         max_calls: int = 0,
         max_tokens: int = 0,
+        turns: Turns | None = None,
     ) -> None:
         self.name = name
         self.usage = Usage()
@@ -79,6 +84,9 @@ class RemoteModel(LanguageModel):
         self._last_cost = 0  # tokens of the last one that was answered
         self._last_trouble: Trouble | None = None  # of the request under way
         self._cut_after: list[int] = []  # tokens after which its answers were cut off
+        self._turns = turns
+        self._answer_cost = _ANSWER  # tokens of one of the last answers
+        self._held = self._held_until = 0.0  # seconds that went on turns in this call, and until when they will
         self._said_until = 0.0  # the log has said that everybody waits until then
         self._key = os.environ.get("OPENAI_API_KEY", "").strip()
         if not self._key:
@@ -123,9 +131,9 @@ class RemoteModel(LanguageModel):
     async def _ask(self, request: Request) -> Reply:
         import openai
 
-        left = max(request.deadline - time.monotonic(), 0.0)
+        self._last_trouble, self._cut_after, self._held = None, [], 0.0
+        left = self._left(request)
         reply = Reply([])
-        self._last_trouble, self._cut_after = None, []
         try:
             client = openai.AsyncOpenAI(
                 api_key=self._key,
@@ -149,17 +157,20 @@ class RemoteModel(LanguageModel):
                 reply.notes.append(str(trouble))
         if self._cut_after:
             self._note_cut_offs(reply)
-        return reply
+        return replace(reply, held=self._held)
+
+    def _left(self, request: Request) -> float:
+        """Seconds until the deadline."""
+        return max(request.deadline + self._held - time.monotonic(), 0.0)
 
     async def _until_done(self, work: "asyncio.Future[None]", request: Request) -> None:
         """Wait for `work`, but no longer than the request allows; what hangs is taken down with its connections."""
         try:
             while not work.done():
-                if why := request.out_of_time():
+                if why := request.out_of_time(self._held):
                     heard = f"; the last: {self._explain(self._last_trouble)}" if self._last_trouble else ""
                     raise ServiceAway(f"{self.name} at {self._server} was not done when {why}{heard}")
-                left = max(request.deadline - time.monotonic(), 0.0)
-                await asyncio.wait([work], timeout=min(POLL_INTERVAL, left))
+                await asyncio.wait([work], timeout=min(POLL_INTERVAL, self._left(request)))
             work.result()
         finally:
             work.cancel()
@@ -229,17 +240,18 @@ class RemoteModel(LanguageModel):
         """Send one request; add what comes to `reply`, or return what came instead."""
         import openai
 
-        left = max(request.deadline - time.monotonic(), 0.0)
-        patience = left * _PATIENCE if "n" in sent and "several" not in self._worked else left
         messages = form.messages(request.messages)
+        number = await self._turn(request, _tokens_in(messages) + sent.get("n", 1) * self._answer_cost)
+        left = self._left(request)
+        patience = left * _PATIENCE if "n" in sent and "several" not in self._worked else left
         body = {name: value for name, value in {**sent, **self._options}.items() if value is not None}
         client = client.with_options(base_url=self._url + form.path)
         ask = client.chat.completions.with_raw_response.create(model=self.name, messages=messages, extra_body=body)
-        unfinished = True
+        unfinished, counted = True, None
         self._under_way += 1
         try:
             answer = await asyncio.wait_for(ask, patience)
-            unfinished = False
+            unfinished, counted = False, self.usage.tokens
             return self._take(answer.http_response.text, answer.headers, messages, reply)
         except asyncio.TimeoutError:
             return Trouble(NO_CONNECTION, f"it did not answer within {patience:.0f} s", code=_SILENCE)
@@ -252,8 +264,11 @@ class RemoteModel(LanguageModel):
             return Trouble(NO_CONNECTION, plain_line(str(why)) or type(why).__name__)
         finally:
             self._under_way -= 1
+            counted = self.usage.tokens if counted is None else counted
             if unfinished:  # whoever works on a request bills it, also when nobody waits for it any more
                 self.usage.add(tokens_in=_tokens_in(messages))
+            if self._turns:
+                self._turns.used(number, self.usage.tokens - counted)
 
     def _take(self, body: str, headers: Mapping[str, str], messages: list[Message], reply: Reply) -> Trouble | None:
         """Add a body's texts to `reply`, or return the error that it holds instead."""
@@ -295,6 +310,7 @@ class RemoteModel(LanguageModel):
         sent = _tokens_in(messages) if completion.tokens_in is None else completion.tokens_in
         self._last_cost = sent + received
         self.usage.add(tokens_in=sent, tokens_out=received)
+        self._answer_cost = received // max(len(completion.choices), 1) or self._answer_cost
         if any(choice.reason == "length" for choice in completion.choices):
             self._cut_after.append(received // len(completion.choices))
 
@@ -314,13 +330,31 @@ class RemoteModel(LanguageModel):
         else:
             reply.notes.append(f"{what}; raise --max_answer_tokens (now {bound or 'left to the service'})")
 
+    async def _turn(self, request: Request, tokens: int) -> int:
+        """Wait until it is this run's turn to send a request of so many tokens; return the number of the request."""
+        if not self._turns:
+            return 0
+        number, seconds = self._turns.ask(tokens)
+        now = time.monotonic()
+        # Requests may wait at the same time, which excuses that time once.
+        self._held += max(now + seconds - max(now, self._held_until), 0.0)
+        self._held_until = max(self._held_until, now + seconds)
+        if seconds >= _WORTH_SAYING:
+            request.log(f"the sweep lets the next request to {self.name} go in {seconds:.0f} s")
+        try:
+            await asyncio.sleep(seconds)
+        except asyncio.CancelledError:
+            self._turns.used(number, 0)
+            raise
+        return number
+
     async def _wait(self, request: Request, trouble: Trouble, retries: int) -> None:
         """Wait as long as the service asks, else longer each time; ServiceAway when that goes beyond the deadline."""
         if trouble.wait is None:
             seconds = min(FIRST_WAIT * 2**retries, LONGEST_WAIT) * random.uniform(0.75, 1.0)
         else:  # a service that says "at once" again and again is not taken at its word
             seconds = max(trouble.wait, 0.1 * min(retries, 50))
-            if time.monotonic() + seconds >= request.deadline:
+            if seconds >= self._left(request):
                 raise ServiceAway(f"{self._explain(trouble)}; it asks to wait {seconds:.0f} s, beyond the deadline")
         now = time.monotonic()
         if seconds >= _WORTH_SAYING and now >= self._said_until:

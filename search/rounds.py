@@ -192,6 +192,7 @@ class RewardSearch:
                 self._trouble = str(error)
                 self.log(f"warning: search round {round}: {self._trouble}")
                 break
+            deadline += reply.held
             for note in dict.fromkeys(reply.notes):
                 self.log(f"warning: search round {round}: {note}")
             if not reply.texts:

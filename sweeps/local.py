@@ -14,6 +14,8 @@ from pathlib import Path
 
 from runs.interruption import Interruption
 from runs.lock import is_locked
+from search.turns import VARIABLE
+from sweeps.desk import Answer, Desk
 from sweeps.plan import PlannedRun, write
 
 POLL_INTERVAL = 0.2  # seconds
@@ -64,13 +66,15 @@ class Crew:
         at_once: the most runs at once.
         tries: how often a run is started at most.
         cpus: the worker and learner processes of a run whose flags do not say it.
+        answer: what runs are told that ask before they send a request, see `sweeps.limits`; None: they need not ask.
     """
 
-    def __init__(self, directory: Path, at_once: int, tries: int, cpus: int) -> None:
+    def __init__(self, directory: Path, at_once: int, tries: int, cpus: int, answer: Answer | None = None) -> None:
         self._directory = directory
         self._at_once = at_once
         self._tries = tries
         self._cpus = cpus
+        self._desk = Desk(answer)
         self._under_way: list[_UnderWay] = []
         self._told: int | None = None  # the signal that told the runs to end
 
@@ -103,7 +107,7 @@ class Crew:
                     else:
                         self._under_way.append(self._begin(run, record))
                 look()
-                time.sleep(POLL_INTERVAL)
+                self._desk.serve(POLL_INTERVAL)
         finally:
             self._end()
         return records
@@ -111,12 +115,15 @@ class Crew:
     def _begin(self, run: PlannedRun, record: Record) -> "_UnderWay":
         directory = self._directory / run.name
         record.status, record.tries, record.exit_status = "running", record.tries + 1, None
-        with output_path(directory).open("ab") as output:
+        asking = self._desk.admit()
+        with output_path(directory).open("ab") as output, asking or contextlib.nullcontext():
             process = subprocess.Popen(
                 [*_bound_to_us(), sys.executable, *self._words(run, directory)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                env=os.environ | ({VARIABLE: str(asking.fileno())} if asking else {}),
+                pass_fds=[asking.fileno()] if asking else [],
                 start_new_session=True,  # so that Ctrl-C reaches it once, through us
             )
         write(record_path(directory), asdict(record))

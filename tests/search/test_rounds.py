@@ -104,6 +104,12 @@ def test_the_deadline_is_the_rounds_not_the_requests():
     assert model.left[2] < 0.2
 
 
+def test_a_round_has_longer_by_what_it_waited_for_its_turn():
+    model = ScriptedModel([Reply(["nothing"], held=100.0), Reply(["nothing"], held=100.0), [good(1)]])
+    make_search(model, deadline=5).initial(1)
+    assert [round(request.deadline - time.monotonic(), -2) for request in model.requests] == [0, 100, 200]
+
+
 def test_a_run_that_is_asked_to_stop_asks_no_more():
     model = ScriptedModel([[good(1)]] * 9)
     search = make_search(model, stop=lambda: len(model.requests) == 1)

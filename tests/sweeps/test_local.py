@@ -12,9 +12,9 @@ import pytest
 
 from runs.interruption import Interruption
 from runs.lock import lock
+from sweep_doubles import make_sweep
 from sweeps import local
 from sweeps.local import Crew, record_path
-from sweeps.plan import Sweep, plan
 from sweeps.progress import read_progress
 
 ROOT = Path(__file__).parents[2]
@@ -53,16 +53,9 @@ sys.exit(code)
 
 
 @pytest.fixture
-def scripts(tmp_path, monkeypatch):
-    (tmp_path / "lares_from_scratch.py").write_text(SCRIPT)
-    monkeypatch.setattr(local, "PROJECT", tmp_path)
-    return tmp_path
-
-
-def sweep_of(tmp_path, *seeds):
-    sweep = Sweep(tmp_path / "sweep", plan(None, [], None, {"--seed": list(map(str, seeds)), "--model": ["builtin"]}))
-    sweep.directory.mkdir()
-    return sweep
+def sweep_of(tmp_path, monkeypatch):
+    """Return a sweep with a run for each seed."""
+    return lambda *seeds: make_sweep(tmp_path, monkeypatch, SCRIPT, seeds)
 
 
 def see_through(sweep, interruption=None, look=lambda: None, at_once=2, tries=3):
@@ -84,8 +77,8 @@ def alive(pid):
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
-def test_no_more_runs_at_once_than_asked_for(scripts, at_once):
-    sweep = sweep_of(scripts, 20, 21, 22, 23)
+def test_no_more_runs_at_once_than_asked_for(sweep_of, at_once):
+    sweep = sweep_of(20, 21, 22, 23)
     records = see_through(sweep, at_once=at_once)
     assert [(record.status, record.tries, record.exit_status) for record in records] == [("done", 1, 0)] * 4
     moments = [(life["start"], 1) for [life] in lives(sweep)] + [(life["end"], -1) for [life] in lives(sweep)]
@@ -96,8 +89,8 @@ def test_no_more_runs_at_once_than_asked_for(scripts, at_once):
     assert most == at_once
 
 
-def test_a_run_gets_its_flags_a_directory_and_its_share_of_the_machine(scripts):
-    [run] = (sweep := sweep_of(scripts, 20)).runs
+def test_a_run_gets_its_flags_a_directory_and_its_share_of_the_machine(sweep_of):
+    [run] = (sweep := sweep_of(20)).runs
     see_through(sweep)
     [[life]] = lives(sweep)
     assert life["words"] == [
@@ -105,8 +98,8 @@ def test_a_run_gets_its_flags_a_directory_and_its_share_of_the_machine(scripts):
     ]  # fmt: skip
 
 
-def test_what_is_killed_goes_on_and_what_fails_is_given_up(scripts):
-    sweep = sweep_of(scripts, 3, 1, 2)
+def test_what_is_killed_goes_on_and_what_fails_is_given_up(sweep_of):
+    sweep = sweep_of(3, 1, 2)
     killed, failing, mistaken = see_through(sweep, tries=2)
     assert (killed.status, killed.tries, killed.exit_status) == ("done", 2, 0)
     assert (failing.status, failing.tries, failing.exit_status) == ("failed", 2, 1)
@@ -120,8 +113,8 @@ def test_what_is_killed_goes_on_and_what_fails_is_given_up(scripts):
     assert progress[1].last_line == f"the last line of {sweep.runs[1].name}"
 
 
-def test_a_directory_without_a_run_in_it_is_begun_anew(scripts):
-    sweep = sweep_of(scripts, 20)
+def test_a_directory_without_a_run_in_it_is_begun_anew(sweep_of):
+    sweep = sweep_of(20)
     directory = sweep.directory_of(sweep.runs[0])
     directory.mkdir()
     (directory / ".lock").touch()
@@ -130,8 +123,8 @@ def test_a_directory_without_a_run_in_it_is_begun_anew(scripts):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_reaches_every_run_once_and_begins_no_more(scripts, number):
-    sweep, interruption = sweep_of(scripts, 100, 101, 102), Interruption()
+def test_a_signal_reaches_every_run_once_and_begins_no_more(sweep_of, number):
+    sweep, interruption = sweep_of(100, 101, 102), Interruption()
 
     def look():
         if len(list(sweep.directory.glob("*/config.json"))) == 2:
@@ -146,8 +139,8 @@ def test_a_signal_reaches_every_run_once_and_begins_no_more(scripts, number):
     assert [one.status for one in read_progress(sweep)] == ["stopped", "stopped", "waiting"]
 
 
-def test_a_wish_for_a_checkpoint_goes_on_to_the_runs(scripts):
-    sweep, interruption, looks = sweep_of(scripts, 100), Interruption(), []
+def test_a_wish_for_a_checkpoint_goes_on_to_the_runs(sweep_of):
+    sweep, interruption, looks = sweep_of(100), Interruption(), []
 
     def look():
         looks.append(any(sweep.directory.glob("*/config.json")))
@@ -159,8 +152,8 @@ def test_a_wish_for_a_checkpoint_goes_on_to_the_runs(scripts):
     assert lives(sweep)[0][0]["signals"] == [signal.SIGUSR1, signal.SIGINT]
 
 
-def test_runs_end_when_the_sweep_is_broken_off(scripts):
-    sweep = sweep_of(scripts, 100)
+def test_runs_end_when_the_sweep_is_broken_off(sweep_of):
+    sweep = sweep_of(100)
 
     def look():
         if any(sweep.directory.glob("*/config.json")):
@@ -172,8 +165,8 @@ def test_runs_end_when_the_sweep_is_broken_off(scripts):
     assert not alive(lives(sweep)[0][0]["pid"])
 
 
-def test_a_run_that_another_process_still_has_is_waited_for(scripts):
-    sweep, looks = sweep_of(scripts, 20, 21), []
+def test_a_run_that_another_process_still_has_is_waited_for(sweep_of):
+    sweep, looks = sweep_of(20, 21), []
     directory = sweep.directory_of(sweep.runs[0])
     directory.mkdir()
     (directory / "config.json").touch()
@@ -191,8 +184,8 @@ def test_a_run_that_another_process_still_has_is_waited_for(scripts):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel has to tell the runs")
-def test_runs_end_with_a_sweep_that_is_killed(scripts):
-    sweep = sweep_of(scripts, 100)
+def test_runs_end_with_a_sweep_that_is_killed(sweep_of):
+    sweep = sweep_of(100)
     program = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
         "from runs.interruption import Interruption\nfrom sweeps import local\nfrom sweeps.plan import Sweep, plan\n"
@@ -200,7 +193,7 @@ def test_runs_end_with_a_sweep_that_is_killed(scripts):
         "runs = plan(None, [], None, {'--seed': ['100'], '--model': ['builtin']})\n"
         "local.Crew(Path(sys.argv[3]), 1, 1, 1).see_through(runs, Interruption())\n"
     )
-    command = [sys.executable, "-c", program, str(ROOT), str(scripts), str(sweep.directory)]
+    command = [sys.executable, "-c", program, str(ROOT), str(local.PROJECT), str(sweep.directory)]
     process = subprocess.Popen(command)
     wait_until(lambda: any(sweep.directory.glob("*/config.json")))
     process.kill()
