@@ -86,6 +86,9 @@ class Arguments:
     price_in: float = flag(0.0, "price of tokens sent, for the cost in the log", real(0), unit="per million tokens")
     price_out: float = flag(0.0, "price of tokens received", real(0), unit="per million tokens")
     human_feedback: str | None = flag(None, "a file whose text, if any, goes to the model at each search round", path)
+    prompts: str | None = flag(
+        None, "a directory with your own versions of all the files in prompts/from_scratch or prompts/with_init", path
+    )
     dry_run: bool = flag(False, "print the first prompt and what the run would cost, then exit")
 
     pop_size: int = flag(

@@ -119,6 +119,7 @@ class LaRes:
             attempts=args.llm_attempts,
             deadline=args.llm_deadline,
             human_feedback=args.human_feedback,
+            prompts=args.prompts,
             log=self.log.say,
             record=lambda row: self.log.append("llm.jsonl", row),
             stop=interruption.requested,

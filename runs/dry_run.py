@@ -14,7 +14,7 @@ _CHARACTERS_PER_TOKEN = 4  # of English and Python, roughly, for the tokenizers 
 
 def describe(args: Arguments, setting: Setting, task: Task, probe_seed: int) -> str:
     """The first messages word for word, the variables with their ranges on the probe, and the cost as far as known."""
-    messages = Prompts(setting).opening(task, args.episode_length, args.success)
+    messages = Prompts(setting, args.prompts).opening(task, args.episode_length, args.success)
     probe = record_probe(task, probe_seed, bool(args.hide_goal), args.action_repeat)
     lines = [f"[{message['role']}]\n\n{message['content'].strip()}\n" for message in messages]
     lines.append(f"[variables, and their ranges over the {len(probe['action'])} transitions of the probe]\n")

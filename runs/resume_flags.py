@@ -11,7 +11,7 @@ from runs.flags import FlagParser
 _OF_THE_MACHINE = {"device", "num_workers", "num_learners"}
 _MAY_CHANGE = _OF_THE_MACHINE | set(
     "total_timesteps stop_success max_llm_calls max_llm_tokens llm_attempts llm_deadline price_in price_out "
-    "checkpoint_interval resume log_dir exp_name task_file human_feedback dry_run quiet ignored_flags".split()
+    "checkpoint_interval resume log_dir exp_name task_file human_feedback prompts dry_run quiet ignored_flags".split()
 )
 
 

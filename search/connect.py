@@ -7,6 +7,7 @@ from typing import Any
 from arguments import Arguments
 from errors import UsageError
 from search.offline import ManualModel, ReplayModel
+from search.prompting import Prompts
 from search.protocol import LanguageModel
 from search.remote import RemoteModel
 from search.turns import inherited_turns
@@ -53,7 +54,11 @@ def connect(
 
 
 def connect_by_flags(args: Arguments, task: str, builtin: LanguageModel) -> LanguageModel:
-    """Return the model that the flags ask for, for the task of that name."""
+    """Return the model that the flags ask for, for the task of that name.
+
+    Raises UsageError when it cannot be used, or cannot be asked because of the prompts.
+    """
+    Prompts(args.setting, args.prompts)
     return connect(
         args.model,
         builtin=builtin,

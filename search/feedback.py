@@ -73,6 +73,7 @@ class Feedback:
             it.
         rule: when an episode counts as solved.
         human_feedback: a file whose text, if any, is added at each round.
+        prompts: a directory with prompts in place of ours.
         log: takes one line for the user.
 
     Raises:
@@ -86,10 +87,11 @@ class Feedback:
         episode_length: int,
         rule: Rule,
         human_feedback: str | None,
+        prompts: str | None,
         log: Callable[[str], None],
     ) -> None:
         self._setting = setting
-        self._prompts = Prompts(setting)
+        self._prompts = Prompts(setting, prompts)
         self._human_feedback = human_feedback
         self._log = log
         self.opening = self._prompts.opening(task, episode_length, rule)

@@ -53,18 +53,24 @@ _FIELDS_WITH_INIT = {
 class Prompts:
     """The prompts of one setting: "with_init" shows the human reward and its return, "from_scratch" nothing of it.
 
-    Raises UsageError when a prompt cannot be read or has a field that nothing fills.
+    They are ours, or those in a `directory` of the user's, which must have them all. Raises UsageError when a prompt is
+    missing, cannot be read, or has a field that nothing fills.
     """
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Setting, directory: str | None = None) -> None:
         self.setting = setting
         self._texts: dict[str, str] = {}
-        for name, fields in (_FIELDS_WITH_INIT if setting == "with_init" else _FIELDS).items():
-            path = DIRECTORY / setting / f"{name}.txt"
+        ours = DIRECTORY / setting
+        place = Path(directory) if directory else ours
+        known = _FIELDS_WITH_INIT if setting == "with_init" else _FIELDS
+        if missing := [f"{name}.txt" for name in known if directory and not (place / f"{name}.txt").exists()]:
+            raise UsageError(f"--prompts {directory} lacks {', '.join(missing)}; begin with a copy of {ours}")
+        for name, fields in known.items():
+            path = place / f"{name}.txt"
             try:
                 self._texts[name] = path.read_text(encoding="utf-8")
-            except OSError as error:
-                raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+            except (OSError, UnicodeDecodeError) as error:
+                raise UsageError(f"{path} cannot be read: {getattr(error, 'strerror', error)}") from None
             for used in re.findall(r"\{(\w+)\}", self._texts[name]):
                 if used not in fields:
                     raise UsageError(f"{path}: nothing fills the field {{{used}}}{nearest(used, fields)}")

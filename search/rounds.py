@@ -46,7 +46,7 @@ class RewardSearch:
             of it.
         attempts: requests in a round at most, each for twice the open slots.
         deadline: seconds that a round waits for the model at most.
-        episode_length, rule, human_feedback: see `search.feedback.Feedback`.
+        episode_length, rule, human_feedback, prompts: see `search.feedback.Feedback`.
         log: takes one line for the user.
         record: takes one row of llm.jsonl, fit for JSON.
         stop: says whether the run is to stop, so that nobody waits for a model any more.
@@ -69,6 +69,7 @@ class RewardSearch:
         attempts: int = 4,
         deadline: float = 600.0,
         human_feedback: str | None = None,
+        prompts: str | None = None,
         log: Callable[[str], None] = print,
         record: Callable[[dict[str, Any]], None] = lambda row: None,
         stop: Callable[[], bool] = lambda: False,
@@ -86,7 +87,7 @@ class RewardSearch:
         self.functions: list[RewardFunction] = []
         self.round_usage: list[Usage] = []  # of each round
         self._trouble = ""
-        self.feedback = Feedback(task, setting, episode_length, rule, human_feedback, log)
+        self.feedback = Feedback(task, setting, episode_length, rule, human_feedback, prompts, log)
 
     @property
     def rejected(self) -> dict[str, int]:

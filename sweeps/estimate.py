@@ -89,7 +89,7 @@ def _tokens(args: Arguments, task: Task) -> tuple[int, int]:
     """Return the tokens sent and received if each search round needs one request."""
     if args.model.startswith(_WITHOUT_TOKENS):
         return 0, 0
-    opening = tokens_of(Prompts(args.setting).opening(task, args.episode_length, args.success))
+    opening = tokens_of(Prompts(args.setting, args.prompts).opening(task, args.episode_length, args.success))
     rounds = args.search_rounds
     answers = 2 * args.pop_size + 2 * (args.pop_size - args.elite_num) * (rounds - 1)
     return rounds * opening, answers * _ANSWER

@@ -200,6 +200,7 @@ def test_a_signal_ends_a_run_in_good_order(number, status, tmp_path):
         ("--model=gpt-4o-mini", "--model builtin"),
         ("--model=builtinn", "builtin"),
         ("--model=replay:nowhere", "nowhere"),
+        ("--model=builtin --prompts=nowhere", "--prompts nowhere lacks system.txt, "),
         ("--model=builtin --device=cuda", "GPU"),
     ],
 )

@@ -68,7 +68,17 @@ OTHERS: dict[str, list[dict[str, Any]]] = {
 }
 
 # What ends before the loop, chooses what another test covers, or only names things.
-NOT_TRIED = {"env_name", "task_file", "preset", "model", "temperature", "human_feedback", "llm_deadline", "dry_run"}
+NOT_TRIED = {
+    "env_name",
+    "task_file",
+    "preset",
+    "model",
+    "temperature",
+    "human_feedback",
+    "prompts",
+    "llm_deadline",
+    "dry_run",
+}
 NOT_TRIED |= {"device", "seed", "log_dir", "exp_name", "max_answer_tokens", "llm_options", "resume", "quiet"}
 
 Row = dict[str, dict[str, Any]]  # by the name of a choice the values taken

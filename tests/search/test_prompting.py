@@ -108,6 +108,25 @@ def test_a_missing_prompt_is_named(prompts):
         make_search("from_scratch")
 
 
+def test_prompts_of_ones_own_take_the_place_of_ours(tmp_path):
+    for path in (prompting.DIRECTORY / "from_scratch").glob("*.txt"):
+        (tmp_path / path.name).write_text(path.read_text())
+    (tmp_path / "system.txt").write_text("In verse, please. {scene}")
+    search = make_search("from_scratch", prompts=str(tmp_path))
+    assert search.feedback.opening[0]["content"].startswith("In verse, please. ")
+    assert "verse" not in make_search("from_scratch").feedback.opening[0]["content"]
+
+
+def test_all_prompts_that_are_missing_are_named_at_once(tmp_path):
+    for path in (prompting.DIRECTORY / "from_scratch").glob("*.txt"):
+        if path.name not in {"order.txt", "scene.txt"}:
+            (tmp_path / path.name).write_text(path.read_text())
+    with pytest.raises(UsageError) as told:
+        make_search("from_scratch", prompts=str(tmp_path))
+    ours = prompting.DIRECTORY / "from_scratch"
+    assert str(told.value) == f"--prompts {tmp_path} lacks scene.txt, order.txt; begin with a copy of {ours}"
+
+
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_the_scene_is_the_tasks_own(setting):
     """No robot arm in the prompt of a maze."""
