@@ -49,6 +49,15 @@ def parse_args(words: list[str]) -> tuple[argparse.Namespace, dict[str, list[str
         help="cores of a run, unless its own flags say it (default: the machine's, divided among the jobs)",
     )  # fmt: skip
     flags.add_argument("--tries", type=_whole, default=3, metavar="N", help="starts of a run at most (default: 3)")
+    bounds = (
+        ("requests_per_minute", "requests to the language model in any minute"),
+        ("tokens_per_minute", "tokens, sent and received, in any minute"),
+        ("all_llm_calls", "requests in the whole sweep"),
+        ("all_llm_tokens", "tokens in the whole sweep"),
+    )
+    for flag, what in bounds:
+        help_text = f"most {what}, of all runs together (default: no bound)"
+        flags.add_argument(f"--{flag}", type=_whole, default=0, metavar="N", help=help_text)
     flags.add_argument(
         "--log-dir", "--log_dir", type=Path, default=Path("logs"), metavar="PATH", help="(default: logs)"
     )
