@@ -55,13 +55,15 @@ def _headline(run: Run) -> str:
         low, high = summary["final_success_interval"]
         episodes = summary.get("protocol", {}).get("episodes")
         return (
-            f"{summary['final_success_rate']:.0%} success (95% interval {low:.0%} to {high:.0%}) "
+            f"{summary['final_success_rate']:.0%} final success (95% interval {low:.0%} to {high:.0%}) "
             f"over {episodes} fresh episodes"
         )
     if not run.evaluations:
         return "no policy has been evaluated yet"
-    best = run.evaluations[-1]["best"]
-    return f"{best['success_rate']:.0%} success of the best agent in the last evaluation, not confirmed yet"
+    last = run.evaluations[-1]
+    now, so_far = last["best"]["success_rate"], last.get("best_so_far")  # which older runs did not write
+    best = "" if so_far is None else f", best so far {so_far:.0%}"
+    return f"{now:.0%} success now{best}; the final one is still to come"
 
 
 def _facts(run: Run, family: list[Life], spent: list[Row]) -> list[tuple[str, str]]:
