@@ -126,6 +126,12 @@ class Arguments:
         real(0, 1),
     )
 
+    choice: Literal["scored", "first"] = flag(
+        "scored",
+        "which valid candidates take open slots: those that stored episodes speak for and that are unlike each other; "
+        "first: the first ones, as published",
+    )
+
     selection: Literal["thompson", "uniform", "all"] = flag(
         "thompson",
         "whose policies collect: agents drawn by Thompson sampling, drawn at random, or every agent",

@@ -33,8 +33,7 @@ from runs.round_block import round_block
 from runs.summary import agents_row, protocol, sum_up
 from runs.terminal import WARNING
 from search.builtin import ProgramSearch
-from search.connect import connect_by_flags
-from search.rounds import RewardSearch
+from search.connect import connect_by_flags, search_by_flags
 from task_specs import get_task
 from tasks.environment import record_probe, start_remarks
 from tasks.episode import Episode, Score, ranked
@@ -107,23 +106,15 @@ class LaRes:
         self.collectors.set_policies(np.tile(initial, (self.untrained + 1, 1)))
         decisions = args.episode_length // args.action_repeat
         self.simulator = Simulator(self.collectors, args.seed, decisions, args.success, self.log.say)
-        self.search = RewardSearch(
-            task,
-            model,
-            self.reward_workers,
-            record_probe(task, self.seed(Use.PROBE), bool(args.hide_goal), args.action_repeat),
-            builtin=builtin,
+        probe = record_probe(task, self.seed(Use.PROBE), bool(args.hide_goal), args.action_repeat)
+        self.search = search_by_flags(
+            args, task, model, builtin, self.reward_workers, probe,
             setting=prompts,
-            episode_length=args.episode_length,
-            rule=args.success,
-            attempts=args.llm_attempts,
-            deadline=args.llm_deadline,
-            human_feedback=args.human_feedback,
-            prompts=args.prompts,
             log=self.log.say,
             record=lambda row: self.log.append("llm.jsonl", row),
+            reject=self.roster.reject,
             stop=interruption.requested,
-        )
+        )  # fmt: skip
         self.thompson = ThompsonSampler(len(self.agents), args.windows_length, self.seed(Use.ARMS))
         self.background = concurrent.futures.ThreadPoolExecutor(1)  # collects while the agents learn, with --overlap
         self.arriving: concurrent.futures.Future[list[tuple[int, Episode]]] | None = None
@@ -252,7 +243,7 @@ class LaRes:
                 self.thompson.update(arm, bool(episode.success[-1]))
             if arm != EXPLORATION:
                 self.updates_due += self.args.update_cycles * len(episode.success)
-            stored += self.buffer.add(episode.transitions, collector, solved)
+            stored += self.buffer.add(episode.transitions, collector, solved, float(episode.distance.min()))
         self.roster.reward(stored)
 
     # --- the search round -------------------------------------------------------------------------------------------
@@ -268,17 +259,15 @@ class LaRes:
         open_slots = sorted(set(self.slots) - set(elites), key=self.roster.plays)  # first those that are out
         reports = {agent: self.roster.report(agent, self.scores[agent]) for agent in {best, *elites}}
         standings = self.roster.standings(self.scores, ranking, elites)
+        experience = self.roster.experience()
 
         if self.args.restart:
             self.buffer.clear()
             self.roster.start_over(self.seed(Use.NETWORKS, self.round))
-        newcomers: list[int] = []
         parent = self.roster.functions.get(best)
         staying = [(self.roster.functions[agent], reports[agent]) for agent in elites if agent != self.human]
-        for function in self.search.improve(self.round, parent, reports[best], staying, len(open_slots)):
-            slot = open_slots[len(newcomers)]
-            if self.roster.replace(slot, function, best, self.round):
-                newcomers.append(slot)
+        functions = self.search.improve(self.round, parent, reports[best], staying, len(open_slots), experience)
+        newcomers = self.roster.renew(open_slots, functions, best, self.round)
         if self.interruption.signal:
             self.round_given_up = True
             return

@@ -135,7 +135,8 @@ class ReplayBuffer:
         self.added = 0
         self.generation = 0  # how often it was cleared
         self._normalized = 0  # transitions added when :meth:`normalize` last measured
-        self._episodes: deque[tuple[int, int, bool]] = deque()  # first row as counted by `added`, rows, success
+        # First row as counted by `added`, rows, success, distance.
+        self._episodes: deque[tuple[int, int, bool, float]] = deque()
 
     @property
     def reward_table(self) -> SharedTable:
@@ -147,18 +148,21 @@ class ReplayBuffer:
         """Memory that one transition takes, on the host."""
         return sum(column.itemsize * int(np.prod(column.shape[1:])) for column in self.columns.values())
 
-    def add(self, transitions: Mapping[str, np.ndarray], collector: int, success: bool) -> list[tuple[int, int]]:
+    def add(
+        self, transitions: Mapping[str, np.ndarray], collector: int, success: bool, distance: float = 1.0
+    ) -> list[tuple[int, int]]:
         """Store an episode (n rows of each column but rewards and collector); return the row ranges [start, stop).
 
-        `success` says whether the episode solved the task, see :meth:`episode_success`. Raises ValueError, and stores
-        nothing, if a number is not finite: one such row would in time spoil every agent.
+        `success` says whether the episode solved the task, and `distance` how near to success it came, see
+        :meth:`episode_success` and :meth:`episode_distance`. Raises ValueError, and stores nothing, if a number is not
+        finite: one such row would in time spoil every agent.
         """
         for name, values in transitions.items():
             if not np.isfinite(values).all():
                 raise ValueError(f"{name} of a transition is not finite; leave such an episode out")
         count = len(transitions["action"])
         transitions = {**transitions, "left": np.arange(count - 1, -1, -1, dtype=np.float32)}
-        self._episodes.append((self.added, count, success))
+        self._episodes.append((self.added, count, success, distance))
         self.added += count
         ranges: list[tuple[int, int]] = []
         done = 0
@@ -191,13 +195,19 @@ class ReplayBuffer:
 
     def episode_success(self) -> np.ndarray:
         """Return which of the E episodes that are stored whole solved the task (E,)."""
-        return np.array([success for _, _, success in self._episodes], bool)
+        return np.array([success for _, _, success, _ in self._episodes], bool)
+
+    def episode_distance(self) -> np.ndarray:
+        """Return how far from success the same episodes were at their nearest moment (E,)."""
+        return np.array([distance for *_, distance in self._episodes], float)
+
+    def episode_rows(self) -> list[np.ndarray]:
+        """Return the rows of each of the same episodes, in the order of its decisions."""
+        return [np.arange(first, first + count) % self.capacity for first, count, *_ in self._episodes]
 
     def episode_means(self, values: np.ndarray) -> np.ndarray:
         """Return the means (E,) of `values` (size,) over the same episodes."""
-        return np.array(
-            [values[np.arange(first, first + count) % self.capacity].mean() for first, count, _ in self._episodes]
-        )
+        return np.array([values[rows].mean() for rows in self.episode_rows()])
 
     def set_rewards(self, agent: int, start: int, stop: int, values: np.ndarray) -> None:
         """Write the raw rewards (stop - start,) of one agent's function."""
@@ -244,7 +254,7 @@ class ReplayBuffer:
             return
         self._normalized = self.added
         rewards = np.stack([self.trained_rewards(agent) for agent in range(self.agents)], 1)  # (size, K)
-        rows = [np.arange(first, first + count) % self.capacity for first, count, _ in self._episodes]
+        rows = self.episode_rows()
         returns = np.zeros((max(map(len, rows)) + 1, len(rows), self.agents))
         for episode, own in enumerate(rows):
             returns[: len(own), episode] = rewards[own]

@@ -4,7 +4,7 @@ An agent plays while its networks are finite and its reward function gives rewar
 a complete reward column, and critics that were learned on that column or fit its scale.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from runs.terminal import WARNING
 from search.choice import order_share
 from search.feedback import AgentReport, report_on
 from search.reward_function import RewardFunction
+from search.scoring import Experience, sampled
 from tasks.episode import Score
 
 
@@ -92,12 +93,30 @@ class Roster:
             sources = [self.functions[slot].source for slot in slots]
             for slot, rewards in zip(slots, self._workers.evaluate_rows(sources, start, stop), strict=True):
                 if isinstance(rewards, Failure):
-                    self.failed[slot] = f"its reward function failed {self._reject(self.functions[slot], rewards)}"
+                    self.failed[slot] = f"its reward function failed {self.reject(self.functions[slot], rewards)}"
                     self._log.say(f"{WARNING}agent {slot} is out until the next search round: {self.failed[slot]}")
                 else:
                     self._buffer.set_rewards(slot, start, stop, rewards)
             if self._human is not None:
                 self._buffer.set_rewards(self._human, start, stop, self._buffer.columns["env_reward"][start:stop])
+
+    def experience(self) -> Experience | None:
+        """Return a sample of the stored episodes, on which candidates are scored; None while there are none."""
+        solved, distance = self._buffer.episode_success(), self._buffer.episode_distance()
+        every = self._buffer.episode_rows()
+        chosen, rows = sampled(solved, every)
+        if not len(chosen):
+            return None
+        columns = {name: self._buffer.columns[name][np.concatenate(rows)] for name in self._buffer.reward_table.columns}
+        return Experience(columns, [len(part) for part in rows], solved[chosen], distance[chosen])
+
+    def renew(self, slots: Sequence[int], functions: Iterable[RewardFunction], best: int, round: int) -> list[int]:
+        """Give `slots` new functions, one after the other, as :meth:`replace` does; return those that got one."""
+        newcomers: list[int] = []
+        for function in functions:
+            if self.replace(slots[len(newcomers)], function, best, round):
+                newcomers.append(slots[len(newcomers)])
+        return newcomers
 
     def replace(self, slot: int, function: RewardFunction, best: int, round: int) -> bool:
         """Give `slot` a new function on the scale of agent `best`, relabeling the whole buffer.
@@ -108,7 +127,7 @@ class Roster:
         size = self._buffer.size
         [rewards] = self._workers.evaluate_rows([function.source], 0, size)
         if isinstance(rewards, Failure):
-            self._log.say(f"function {function.id} is rejected {self._reject(function, rewards)}")
+            self._log.say(f"function {function.id} is rejected {self.reject(function, rewards)}")
             return False
         function.order = self.order_share(rewards)
         if function.order is not None:
@@ -177,8 +196,8 @@ class Roster:
         """Return `search.choice.order_share` of rewards (size,) over the stored episodes."""
         return order_share(self._buffer.episode_means(rewards), self._buffer.episode_success())
 
-    def _reject(self, function: RewardFunction, failure: Failure) -> str:
-        """Reject a function after all; return why, and which file has the transition on which it failed."""
+    def reject(self, function: RewardFunction, failure: Failure) -> str:
+        """Reject a function that failed; return why, and which file has the transition on which it did."""
         function.reject(failure.kind, failure.reason)
         if failure.state is None:
             return f"({failure.reason})"

@@ -77,7 +77,7 @@ def _rank(row: Row, round: int) -> int | None:
 def _rejection(row: Row) -> str:
     kind, reason = row.get("kind", ""), row.get("reason") or ""
     if kind == SURPLUS:
-        return "not needed: the population was full already"
+        return f"not needed: {row.get('choice', '').removeprefix('not taken: ') or 'the population was full already'}"
     if not kind and not reason:
         return "proposed, and not taken yet"
     return f"rejected ({kind}): {reason}" if kind else f"rejected: {reason}"

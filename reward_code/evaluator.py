@@ -147,13 +147,16 @@ class RewardWorkers:
         return [result if isinstance(result, Failure) else result.rewards for result in results]
 
     def evaluate(
-        self, sources: Sequence[str], columns: Columns, components: bool = False
+        self, sources: Sequence[str], columns: Columns, components: bool = False, compiled: bool = True
     ) -> list[Evaluation | Failure]:
         """The rewards of the rows in `columns`, and the components that the functions name, if they are asked for.
 
-        A source that :meth:`check` has not seen must pass the check of its syntax tree, and runs interpreted.
+        A source that :meth:`check` has not seen must pass the check of its syntax tree, and runs interpreted, as do all
+        with components or without `compiled`.
         """
-        return self._evaluate(sources, columns, 0, _rows(columns), sent=True, components=components)
+        compiled = compiled and not components
+        rows = _rows(columns)
+        return self._evaluate(sources, columns, 0, rows, sent=True, components=components, compiled=compiled)
 
     def close(self) -> None:
         """End the processes."""
@@ -201,13 +204,21 @@ class RewardWorkers:
         return self._forms[source]
 
     def _evaluate(
-        self, sources: Sequence[str], columns: Columns, start: int, stop: int, sent: bool, components: bool = False
+        self,
+        sources: Sequence[str],
+        columns: Columns,
+        start: int,
+        stop: int,
+        sent: bool,
+        components: bool = False,
+        compiled: bool = True,
     ) -> list[Evaluation | Failure]:
         """Evaluate rows [start, stop) of `columns`, which are `sent`, or else are the table's."""
         forms = [self._form_of(source) for source in sources]
         results: dict[str | Failure, Evaluation | Failure] = {form: form for form in forms if isinstance(form, Failure)}
         while open_forms := [form for form in dict.fromkeys(forms) if isinstance(form, str) and form not in results]:
-            jobs = [job for form in open_forms for job in self._jobs(form, columns, start, stop, sent, components)]
+            asked = (columns, start, stop, sent, components, compiled)
+            jobs = [job for form in open_forms for job in self._jobs(form, *asked)]
             answers = self._pool.run(jobs)
             for form in open_forms:
                 mine = [(job, answer) for job, answer in zip(jobs, answers, strict=True) if job.source == form]
@@ -220,10 +231,10 @@ class RewardWorkers:
         return [results[form] for form in forms]
 
     def _jobs(
-        self, source: str, columns: Columns, start: int, stop: int, sent: bool, components: bool
+        self, source: str, columns: Columns, start: int, stop: int, sent: bool, components: bool, compiled: bool
     ) -> Iterator[Job]:
         """The jobs that evaluate one source: machine code is at home in one worker, the rest is split over all."""
-        compiled = self._compiled.get(source, False) and not components
+        compiled = compiled and self._compiled.get(source, False)
         share = -(-(stop - start) // self._workers)
         size = _COMPILED_ROWS if compiled else min(_INTERPRETED_ROWS, max(_FEWEST_ROWS, share))
         for first in range(start, stop, size):

@@ -7,8 +7,10 @@ service says is text of others: it reaches the log through `errors.plain` alone,
 
 Others use
 
-- `connect.connect_by_flags`: the model that ``--model`` names; `builtin.ProgramSearch`: the one that needs no service,
+- `connect.connect_by_flags`: the model that ``--model`` names; `builtin.ProgramSearch`: the one that needs no service;
+  `connect.search_by_flags`: the search,
 - `rounds.RewardSearch` and its `reward_function.RewardFunction`; `choice.order_share`,
+- `scoring.Experience`: stored episodes, which speak for candidates or against them; `scoring.sampled`: which of them,
 - `feedback`: what the model is told of an agent; `prompting.Prompts`,
 - `protocol`: what a model of one's own needs: `LanguageModel`, `Request`, `Reply`, `Usage`, `ServiceAway`,
   `BudgetSpent`; `turns`: how runs that share a rate and a budget wait for each other.

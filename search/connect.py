@@ -1,16 +1,22 @@
-"""The model that ``--model`` names."""
+"""The model that ``--model`` names, and the search that the flags ask for."""
 
 import difflib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from arguments import Arguments
 from errors import UsageError
+from reward_code import RewardWorkers
+from search.builtin import ProgramSearch
 from search.offline import ManualModel, ReplayModel
 from search.prompting import Prompts
 from search.protocol import LanguageModel
 from search.remote import RemoteModel
+from search.rounds import RewardSearch
 from search.turns import inherited_turns
+from task_specs import Task
 
 
 def connect(
@@ -69,4 +75,31 @@ def connect_by_flags(args: Arguments, task: str, builtin: LanguageModel) -> Lang
         options=args.llm_options,
         max_calls=args.max_llm_calls,
         max_tokens=args.max_llm_tokens,
+    )
+
+
+def search_by_flags(
+    args: Arguments,
+    task: Task,
+    model: LanguageModel,
+    builtin: ProgramSearch,
+    workers: RewardWorkers,
+    probe: Mapping[str, np.ndarray],
+    **rest: Any,
+) -> RewardSearch:
+    """Return the search that the flags ask for; `rest` are those arguments of `RewardSearch` that no flag gives."""
+    return RewardSearch(
+        task,
+        model,
+        workers,
+        probe,
+        builtin=builtin,
+        episode_length=args.episode_length,
+        rule=args.success,
+        attempts=args.llm_attempts,
+        deadline=args.llm_deadline,
+        human_feedback=args.human_feedback,
+        prompts=args.prompts,
+        scored=args.choice == "scored",
+        **rest,
     )

@@ -16,8 +16,9 @@ import numpy as np
 
 from arguments import Setting
 from errors import RunError, plain_line
-from reward_code import Rejected, RewardWorkers, Verdict, canonical, extract
+from reward_code import Failure, Rejected, RewardWorkers, Verdict, canonical, extract
 from search.builtin import ProgramSearch
+from search.choice import Choice, known_functions
 from search.feedback import AgentReport, Feedback, with_appendix
 from search.protocol import (
     BudgetSpent,
@@ -31,6 +32,7 @@ from search.protocol import (
     Usage,
 )
 from search.reward_function import SURPLUS, RewardFunction
+from search.scoring import Experience
 from task_specs import Task
 from tasks.episode import Rule
 
@@ -47,8 +49,10 @@ class RewardSearch:
         attempts: requests in a round at most, each for twice the open slots.
         deadline: seconds that a round waits for the model at most.
         episode_length, rule, human_feedback, prompts: see `search.feedback.Feedback`.
+        scored: whether candidates are chosen by what stored episodes say of them; else the first valid ones are taken.
         log: takes one line for the user.
         record: takes one row of llm.jsonl, fit for JSON.
+        reject: rejects a candidate that failed on a stored transition.
         stop: says whether the run is to stop, so that nobody waits for a model any more.
 
     Raises:
@@ -70,8 +74,12 @@ class RewardSearch:
         deadline: float = 600.0,
         human_feedback: str | None = None,
         prompts: str | None = None,
+        scored: bool = True,
         log: Callable[[str], None] = print,
         record: Callable[[dict[str, Any]], None] = lambda row: None,
+        reject: Callable[[RewardFunction, Failure], object] = lambda function, failure: function.reject(
+            failure.kind, failure.reason
+        ),
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.task = task
@@ -82,7 +90,9 @@ class RewardSearch:
         self.probe = probe
         self.attempts = attempts
         self.deadline = deadline
+        self.scored = scored
         self.log = log
+        self.reject = reject
         self.stop = stop
         self.functions: list[RewardFunction] = []
         self.round_usage: list[Usage] = []  # of each round
@@ -106,6 +116,8 @@ class RewardSearch:
         Raises RunError when the model cannot be reached or none of its functions is valid.
         """
         before = replace(self.model.usage)
+        # Nothing is stored yet. The probe has the course of a scripted expert, and to choose by that would show the
+        # search from scratch how the task is solved; so the first valid functions are taken.
         functions = list(self._search(self.model, 0, self.feedback.opening, (), count, ()))
         self.round_usage.append(self.model.usage - before)
         if not functions:
@@ -125,12 +137,14 @@ class RewardSearch:
         report: AgentReport,
         elites: Sequence[tuple[RewardFunction, AgentReport]],
         count: int,
+        experience: Experience | None = None,
     ) -> Iterator[RewardFunction]:
         """Yield checked functions written from what the last ones led to, until `count` are taken or no more come.
 
         A function counts as taken unless its `reject` is called before the next one is drawn. `best` is the best
         function, None for the human reward, `report` says how its agent did. `elites` stay in the population: they are
-        the parents of recombined functions, and no candidate may repeat them.
+        the parents of recombined functions, and no candidate may repeat them. `experience` is what candidates are
+        chosen by.
         """
         parents = [
             Parent(function.id, function.source, seen.success_rate, seen.components) for function, seen in elites
@@ -139,7 +153,8 @@ class RewardSearch:
         messages = self.feedback.conversation(round, best, report, rejected)
         staying = [function for function, _ in elites]
         before, taken = replace(self.model.usage), 0
-        for function in self._search(self.model, round, messages, parents, count, staying, [best.id] if best else []):
+        shown = [best.id] if best else []
+        for function in self._search(self.model, round, messages, parents, count, staying, shown, experience):
             yield function
             taken += function.accepted
         self.round_usage.append(self.model.usage - before)
@@ -171,6 +186,7 @@ class RewardSearch:
         count: int,
         staying: Sequence[RewardFunction],
         shown: Sequence[int] = (),
+        experience: Experience | None = None,
     ) -> Iterator[RewardFunction]:
         """Yield one round's functions as :meth:`improve` does; `_trouble` then says why there are no more.
 
@@ -199,7 +215,7 @@ class RewardSearch:
             if not reply.texts:
                 self._trouble = next(iter(reply.notes), f"{model.name} gave no answer")
             candidates = self._candidates(round, reply, prompt, shown)
-            yield from self._checked(candidates, taken, staying, count)
+            yield from self._checked(candidates, taken, staying, count, experience)
             model.told([("accepted", "") if f.accepted else (f.kind, f.reason) for f in candidates])
             failed += [function for function in candidates if function.kind not in {"", SURPLUS}]
         if failed and not taken:
@@ -229,28 +245,59 @@ class RewardSearch:
         taken: list[RewardFunction],
         staying: Sequence[RewardFunction],
         count: int,
+        experience: Experience | None,
     ) -> Iterator[RewardFunction]:
         """Yield valid candidates until `taken` holds `count`; every other one gets a kind and a reason."""
-        known = {canonical(source) for source in (self.human_source, *(f.source for f in (*staying, *taken)))}
+        beside = [*staying, *taken]
+        known = {canonical(source) for source in (self.human_source, *(function.source for function in beside))}
+
+        def wanted() -> int:
+            return count - len(taken)
+
+        if self.scored and experience is not None:
+            offered = self._best_first(candidates, known, wanted, beside, experience)
+        else:
+            offered = self._as_they_came(candidates, known, wanted)
+        for function in offered:
+            yield function
+            if function.accepted:  # whoever drew it may have rejected it
+                taken.append(function)
+        for function in candidates:
+            if not function.accepted:  # nobody will go on with that conversation
+                function.response, function.messages = "", []
+
+    def _as_they_came(
+        self, candidates: list[RewardFunction], known: set[str], wanted: Callable[[], int]
+    ) -> Iterator[RewardFunction]:
         waiting = candidates
-        while waiting and len(taken) < count:
+        while waiting and (size := wanted()):
             # Checking means compiling: no more are checked at a time than are wanted.
-            size = count - len(taken)
             batch, waiting = waiting[:size], waiting[size:]
-            verdicts = self.workers.check([function.response for function in batch], self.probe, known)
-            for function, verdict in zip(batch, verdicts, strict=True):
-                self._enter_verdict(function, verdict, known)
-                if function.accepted:
-                    yield function
-                if function.accepted:  # whoever drew it may have rejected it
-                    taken.append(function)
+            self._check(batch, known)
+            yield from (function for function in batch if function.accepted)
         for function in waiting:
             function.reject(SURPLUS, "the population was full already")
             with contextlib.suppress(Rejected):
                 function.source = extract(function.response).source
-        for function in candidates:
-            if not function.accepted:  # nobody will go on with that conversation
-                function.response, function.messages = "", []
+
+    def _best_first(
+        self,
+        candidates: list[RewardFunction],
+        known: set[str],
+        wanted: Callable[[], int],
+        beside: Sequence[RewardFunction],
+        experience: Experience,
+    ) -> Iterator[RewardFunction]:
+        self._check(candidates, known)
+        valid = [function for function in candidates if function.accepted]
+        if valid:
+            others = known_functions(self.functions, beside, self.human_source)
+            yield from Choice(self.workers, self.probe, experience, others, self.reject).best_first(valid, wanted)
+
+    def _check(self, candidates: Sequence[RewardFunction], known: set[str]) -> None:
+        verdicts = self.workers.check([function.response for function in candidates], self.probe, known)
+        for function, verdict in zip(candidates, verdicts, strict=True):
+            self._enter_verdict(function, verdict, known)
 
     def _enter_verdict(self, function: RewardFunction, verdict: Verdict, known: set[str]) -> None:
         function.source, function.compiled = verdict.source, verdict.compiled

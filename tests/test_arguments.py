@@ -183,7 +183,7 @@ def test_the_published_preset_is_the_published_command_and_what_its_code_does(wo
     in_code = {
         "hide_goal": 1, "bootstrap_timeouts": 0, "initial_temperature": 1.0, "fitness": "return",
         "explore_episode": int(setting == "from_scratch"), "n_step": 1, "layer_norm": 0, "normalize_rewards": 0,
-        "policy_delay": 1, "target_entropy": -1.0, "init_exploration_steps": 10_000, "gamma": 0.99,
+        "policy_delay": 1, "target_entropy": -1.0, "init_exploration_steps": 10_000, "gamma": 0.99, "choice": "first",
     }  # fmt: skip
     assert replace(given, ignored_flags=(), preset="published", **in_code) == preset
 

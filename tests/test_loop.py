@@ -204,7 +204,7 @@ def test_ranking_goes_by_success_then_by_how_near_it_was_or_as_published_by_retu
         return found
 
     monkeypatch.setattr(scratch.simulator, "evaluate", evaluate)
-    monkeypatch.setattr(scratch.search, "improve", lambda _, best, report, elites, count: told.append(elites) or [])
+    monkeypatch.setattr(scratch.search, "improve", lambda _, best, report, elites, *rest: told.append(elites) or [])
     scratch.search_round()
     assert [function.slot for function, _ in told[0]] == ranking
 
@@ -270,14 +270,17 @@ def test_from_scratch_nothing_depends_on_the_human_reward(scratch, tmp_path):
 
 def test_spare_candidates_take_the_place_of_those_that_fail_on_the_buffer(scratch):
     x = float(scratch.buffer.columns["next_obs"][7, 0])
-    bad = "def compute_reward(obs):\n    assert abs(obs[0] - %r) > 1e-12\n    return %d * obs[0]\n"
-    good = "def compute_reward(obs):\n    return %d * obs[0]\n"
-    scratch.search.model.model = ScriptedModel([[bad % (x, 1), bad % (x, 2), good % 3, good % 4]])
+    bad = "def compute_reward(obs):\n    assert abs(obs[0] - %r) > 1e-12\n    return obs[%d]\n"
+    good = "def compute_reward(obs):\n    return obs[%d]\n"
+    scratch.search.model.model = ScriptedModel([[bad % (x, 1), bad % (x, 2), good % 1, good % 2]])
     before = dict(scratch.roster.functions)
     scratch.search_round()
     replaced = [slot for slot in scratch.slots if scratch.roster.functions[slot] is not before[slot]]
-    assert [scratch.roster.functions[slot].source for slot in replaced] == [good % 3, good % 4]
+    assert {scratch.roster.functions[slot].source for slot in replaced} == {good % 1, good % 2}
     assert [f.kind for f in scratch.search.functions[-4:]] == ["error", "error", "", ""]
+    number = scratch.search.functions[-4].id
+    state = json.loads((scratch.log.directory / f"Failed_State_{number}.json").read_text())
+    assert state["obs"][0] == x
 
 
 def test_no_broken_policy_acts(tmp_path):

@@ -192,6 +192,27 @@ def test_a_function_that_ranks_solved_episodes_too_low_takes_no_slot(game):
     assert high.order == 0.0
 
 
+def test_candidates_are_scored_on_the_episodes_as_they_were_stored(game):
+    rng = np.random.default_rng(1)
+    stored = [episode(rng, count) for count in (30, 25, 40)]
+    for transitions, success, distance in zip(stored, (False, True, False), (0.3, 0.0, 0.1), strict=True):
+        game.buffer.add(transitions, 0, success, distance)  # 100 rows are kept, so the ring overwrites the first one
+    experience = game.roster.experience()
+    assert experience.lengths == [30, 25, 40]
+    assert experience.solved.tolist() == [False, True, False]
+    assert experience.distance.tolist() == [0.3, 0.0, 0.1]
+    for name in ("next_obs", "action", "variables"):
+        np.testing.assert_array_equal(experience.columns[name], np.concatenate([part[name] for part in stored]))
+    game.buffer.clear()
+    assert game.roster.experience() is None
+
+
+def test_the_slots_are_renewed_one_after_the_other(game):
+    functions = [function(number, source) for number, source in ((3, "4"), (4, "fails"), (5, "6"))]
+    assert game.roster.renew([2, 1], functions, 0, 1) == [2, 1]
+    assert {slot: game.roster.functions[slot].id for slot in (1, 2)} == {2: 3, 1: 5}
+
+
 def test_a_constant_best_column_does_not_flatten_a_newcomer(game):
     game.buffer.set_rewards(0, 0, game.buffer.size, np.zeros(game.buffer.size, np.float32))
     assert game.roster.replace(1, function(3, "4"), 0, 1)
