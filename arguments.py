@@ -132,6 +132,10 @@ class Arguments:
         "first: the first ones, as published",
     )
 
+    fit_numbers: Switch = flag(
+        0, "1: in each search round, also try the elites' reward functions with numbers fitted to stored episodes"
+    )
+
     selection: Literal["thompson", "uniform", "all"] = flag(
         "thompson",
         "whose policies collect: agents drawn by Thompson sampling, drawn at random, or every agent",

@@ -37,12 +37,12 @@ def by_round(run: Run, family: list[Life]) -> dict[int, list[Exchange]]:
     """Return the exchanges of each search round.
 
     Functions get their ids in the order of the answers, so that the n-th answer of a round is its n-th function; those
-    that the builtin search fills a first population up with come behind.
+    that the builtin search fills a first population up with come behind. Fitted functions answer no request.
     """
     found: dict[int, list[Exchange]] = {}
     seen: list[Any] = []
     for round, rows in groupby(run.exchanges, key=lambda row: int(row.get("round", 0))):
-        lives = iter([life for life in family if life.round == round])
+        lives = iter([life for life in family if life.round == round and not life.row.get("fitted")])
         exchanges = found.setdefault(round, [])
         for row in rows:
             answers = [Answer(_text(text), next(lives, None)) for text in row.get("texts", [])]

@@ -13,10 +13,23 @@ if TYPE_CHECKING:
     from reward_code.check import check_source
     from reward_code.evaluator import Evaluation, RewardWorkers, Verdict
     from reward_code.normal_form import canonical
+    from reward_code.numbers import VariedRewards, numbers_in, with_numbers
     from reward_code.pool import Failure
     from reward_code.syntax import Rejected
 
-__all__ = ["Evaluation", "Failure", "Rejected", "RewardWorkers", "Verdict", "canonical", "check_source", "extract"]
+__all__ = [
+    "Evaluation",
+    "Failure",
+    "Rejected",
+    "RewardWorkers",
+    "VariedRewards",
+    "Verdict",
+    "canonical",
+    "check_source",
+    "extract",
+    "numbers_in",
+    "with_numbers",
+]
 
 _MODULES = {
     "canonical": "normal_form",
@@ -24,6 +37,7 @@ _MODULES = {
     "extract": "answers",
     "Failure": "pool",
     "Rejected": "syntax",
+    **dict.fromkeys(("VariedRewards", "numbers_in", "with_numbers"), "numbers"),
 }
 
 

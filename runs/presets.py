@@ -12,14 +12,13 @@ PRESETS = {  # the flags that a preset stands for
         "--scale_type=2 --buffer_transfer=0 --constraint_coef=1 --total-timesteps=1000000 --LLM_freq=200000 "
         "--init-exploration-steps=10000 "
         "--eval-episodes=20 --action-repeat=1 --n_step=1 --layer_norm=0 --normalize_rewards=0 --policy_delay=1 "
-        "--target_entropy=-1 --gamma=0.99 "
-        "--choice=first"
+        "--target_entropy=-1 --gamma=0.99 --choice=first --fit_numbers=0"
     ),
     # Ma et al., "Eureka", 2023 (arXiv:2310.12931): every round writes all reward functions anew from the best one's
     # feedback, and each trains from nothing on what its own policy collects.
     "eureka": (
         "--restart=1 --elite_num=0 --inherit=0 --shared_buffer=0 --scale_type=0 --selection=all --explore_episode=0 "
-        "--choice=first"
+        "--choice=first --fit_numbers=0"
     ),
 }
 

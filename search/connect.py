@@ -101,5 +101,6 @@ def search_by_flags(
         human_feedback=args.human_feedback,
         prompts=args.prompts,
         scored=args.choice == "scored",
+        fit_numbers=bool(args.fit_numbers),
         **rest,
     )

@@ -20,6 +20,7 @@ from reward_code import Failure, Rejected, RewardWorkers, Verdict, canonical, ex
 from search.builtin import ProgramSearch
 from search.choice import Choice, known_functions
 from search.feedback import AgentReport, Feedback, with_appendix
+from search.fitting import Fitting
 from search.protocol import (
     BudgetSpent,
     LanguageModel,
@@ -50,6 +51,7 @@ class RewardSearch:
         deadline: seconds that a round waits for the model at most.
         episode_length, rule, human_feedback, prompts: see `search.feedback.Feedback`.
         scored: whether candidates are chosen by what stored episodes say of them; else the first valid ones are taken.
+        fit_numbers: whether functions that stay are tried with fitted numbers, too.
         log: takes one line for the user.
         record: takes one row of llm.jsonl, fit for JSON.
         reject: rejects a candidate that failed on a stored transition.
@@ -75,6 +77,7 @@ class RewardSearch:
         human_feedback: str | None = None,
         prompts: str | None = None,
         scored: bool = True,
+        fit_numbers: bool = False,
         log: Callable[[str], None] = print,
         record: Callable[[dict[str, Any]], None] = lambda row: None,
         reject: Callable[[RewardFunction, Failure], object] = lambda function, failure: function.reject(
@@ -91,6 +94,7 @@ class RewardSearch:
         self.attempts = attempts
         self.deadline = deadline
         self.scored = scored
+        self.fit_numbers = fit_numbers
         self.log = log
         self.reject = reject
         self.stop = stop
@@ -149,7 +153,8 @@ class RewardSearch:
         parents = [
             Parent(function.id, function.source, seen.success_rate, seen.components) for function, seen in elites
         ]
-        rejected = [function for function in self.functions if function.round == round - 1 and function.reason]
+        last = [function for function in self.functions if function.round == round - 1 and not function.fitted]
+        rejected = [function for function in last if function.reason]
         messages = self.feedback.conversation(round, best, report, rejected)
         staying = [function for function, _ in elites]
         before, taken = replace(self.model.usage), 0
@@ -193,6 +198,7 @@ class RewardSearch:
         `shown` are the ids of the functions in the conversation, the parents of all that comes of it unless the model
         says which it took.
         """
+        fitted = self._fitted(round, staying, experience) if self.fit_numbers and experience is not None else []
         deadline = time.monotonic() + self.deadline
         taken: list[RewardFunction] = []
         failed: list[RewardFunction] = []
@@ -215,9 +221,12 @@ class RewardSearch:
             if not reply.texts:
                 self._trouble = next(iter(reply.notes), f"{model.name} gave no answer")
             candidates = self._candidates(round, reply, prompt, shown)
-            yield from self._checked(candidates, taken, staying, count, experience)
+            yield from self._checked([*candidates, *fitted], taken, staying, count, experience)
+            fitted = []
             model.told([("accepted", "") if f.accepted else (f.kind, f.reason) for f in candidates])
             failed += [function for function in candidates if function.kind not in {"", SURPLUS}]
+        if fitted:  # the model could not be reached
+            yield from self._checked(fitted, taken, staying, count, experience)
         if failed and not taken:
             kinds = Counter(function.kind for function in failed)
             listed = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
@@ -238,6 +247,23 @@ class RewardSearch:
             self.functions.append(function)
             candidates.append(function)
         return candidates
+
+    def _fitted(self, round: int, functions: Sequence[RewardFunction], experience: Experience) -> list[RewardFunction]:
+        """Return as candidates what becomes of functions when their numbers are fitted, where that gains anything."""
+        found = []
+        with contextlib.closing(Fitting(self.task.inputs, experience)) as fitting:
+            for function in functions:
+                fit = None if self.stop() else fitting.fit(function.source)
+                if fit is None:
+                    continue
+                fate = f"function {function.id} with fitted numbers: {fit.gain}"
+                text = f"This is {fate}.\n\n```python\n{fit.source}```\n"
+                candidate = RewardFunction(len(self.functions), round, [function.id], "", text, function.messages)
+                candidate.fitted = {"episodes": fit.episodes, "before": fit.before, "after": fit.after}
+                self.log(f"search round {round}: function {candidate.id} is {fate}")
+                self.functions.append(candidate)
+                found.append(candidate)
+        return found
 
     def _checked(
         self,

@@ -1,0 +1,249 @@
+"""The numbers of a reward function: where they stand, the function with others, and its rewards as they vary."""
+
+import ast
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from reward_code.evaluator import Columns, RewardWorkers
+from reward_code.pool import Failure
+from reward_code.syntax import bindings, names_read, parse, unparse
+from tasks.task import Input
+from workers.shared_table import SharedTable
+
+MOST_NUMBERS = 40  # of a function; what comes behind them stays as it is
+
+_NUMBERS = "fitted_numbers"  # the argument in which a function with its numbers left open gets them
+_SMALLEST = 1e-3  # what is smaller guards against a division by zero
+_PROBE_ROWS = 50
+
+
+@dataclass(frozen=True)
+class Number:
+    """A weight, a width or a threshold in a source.
+
+    Attributes:
+        value: what it is.
+        line: where it stands, counted from 0.
+        start, stop: between which bytes of the line.
+        node: the same place in the syntax tree.
+    """
+
+    value: float
+    line: int
+    start: int
+    stop: int
+    node: ast.Constant
+
+
+def numbers_in(source: str) -> list[Number]:
+    """Return the numbers of a checked `source` that can be varied, in the order in which they stand.
+
+    They are fractions, and whole numbers that multiply or divide. What is form and no measure stays out: zeros, ones
+    without a name that multiply nothing, exponents, places in arrays, and defaults of parameters; and so does what
+    stands beside the functions in any other form than a named number or a dict of numbers.
+    """
+    return _Opened(source).numbers
+
+
+def with_numbers(source: str, values: Sequence[float]) -> str:
+    """Return `source` with its numbers, in the order of :func:`numbers_in`, replaced by `values`, to three digits."""
+    lines = [line.encode() for line in source.split("\n")]
+    for number, value in reversed(list(zip(numbers_in(source), values, strict=True))):
+        line = lines[number.line]
+        text = repr(float(f"{value:.3g}")).encode()
+        lines[number.line] = line[: number.start] + text + line[number.stop :]
+    return b"\n".join(lines).decode()
+
+
+class VariedRewards:
+    """The rewards of some rows, under functions whose numbers vary, by machine code in a process of its own.
+
+    Args:
+        inputs: where each variable lies in a row.
+        columns: the rows, R of each.
+    """
+
+    def __init__(self, inputs: Mapping[str, Input], columns: Columns) -> None:
+        self._count = len(next(iter(columns.values())))
+        widths = {name: column.shape[1] for name, column in columns.items()}
+        self._table = SharedTable.create(self._count, widths | {"numbers": MOST_NUMBERS})
+        for name, column in columns.items():
+            self._table.columns[name][:] = column
+        place = Input("numbers", 0, MOST_NUMBERS, (MOST_NUMBERS,))
+        self._workers = RewardWorkers({**inputs, _NUMBERS: place}, 1, self._table)
+
+    def of(self, source: str) -> Callable[[np.ndarray], np.ndarray | None] | None:
+        """Return what gives the rewards (R,) for numbers (n,) of the function, None where it fails for them.
+
+        None in its place if the function has no numbers, or cannot be compiled with them left open.
+        """
+        opened = _Opened(source)
+        if not opened.numbers:
+            return None
+        self._set(np.array([number.value for number in opened.numbers]))
+        probe = {name: column[:_PROBE_ROWS] for name, column in self._table.columns.items()}
+        [verdict] = self._workers.check([opened.source], probe)
+        if not (verdict.accepted and verdict.compiled):
+            return None
+
+        def rewards(values: np.ndarray) -> np.ndarray | None:
+            self._set(values)
+            [found] = self._workers.evaluate_rows([verdict.source], 0, self._count)
+            return None if isinstance(found, Failure) else found
+
+        return rewards
+
+    def close(self) -> None:
+        """End the process."""
+        self._workers.close()
+
+    def __enter__(self) -> "VariedRewards":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _set(self, values: np.ndarray) -> None:
+        self._table.columns["numbers"][:, : len(values)] = values
+
+
+class _Opened:
+    """A source whose numbers are read from an argument, which every function that needs one hands on.
+
+    Attributes:
+        numbers: those that are open.
+        source: the code, in which number n stands as item n of the argument.
+    """
+
+    def __init__(self, source: str) -> None:
+        tree = parse(source)
+        self._lines = source.split("\n")
+        functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+        # A function that is handed around as a value is called by who knows nothing of the argument.
+        called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        uncalled = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in called]
+        values = set(names_read(*uncalled))
+        bodies = [part for name, function in functions.items() if name not in values for part in function.body]
+        constants = _constants(tree)
+        waiting = [number for part in bodies for number in self._measures(part)]
+        waiting += [number for table in constants.values() for node in table.values() for number in self._at(node)]
+        waiting.sort(key=lambda number: (number.line, number.start))
+        self.numbers = waiting[:MOST_NUMBERS]
+        places = {id(number.node): place for place, number in enumerate(self.numbers)}
+        named = {
+            (name, key): places[id(node)]
+            for name, table in constants.items()
+            for key, node in table.items()
+            if id(node) in places
+        }
+        self.source = unparse(_Opener(places, named, functions.keys() - values).visit(tree)) if self.numbers else source
+
+    def _measures(self, tree: ast.AST, form: bool = False) -> Iterator[Number]:
+        """Yield the numbers below a node; `form` says that it is none itself."""
+        if isinstance(tree, ast.Constant):
+            yield from () if form else self._at(tree)
+            return
+        for name, value in ast.iter_fields(tree):
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST) and not isinstance(child, ast.arguments) and name != "slice":
+                    yield from self._measures(child, _is_form(tree, name, child))
+
+    def _at(self, node: ast.Constant) -> Iterator[Number]:
+        """Yield the number that a node is, if it stands in the source as it is."""
+        line = node.lineno - 1
+        start, stop = node.col_offset, node.end_col_offset or 0
+        text = self._lines[line].encode()[start:stop].decode(errors="replace") if line < len(self._lines) else ""
+        try:
+            if float(text.replace("_", "")) == node.value and abs(node.value) >= _SMALLEST:
+                yield Number(float(text.replace("_", "")), line, start, stop, node)
+        except (TypeError, ValueError):
+            return
+
+
+def _is_form(parent: ast.AST, name: str, child: ast.AST) -> bool:
+    """Return whether a constant is part of a formula, and no weight, width or threshold."""
+    if not isinstance(child, ast.Constant):
+        return False
+    if isinstance(parent, ast.BinOp):
+        exponent = isinstance(parent.op, ast.Pow) and name == "right"
+        factor = isinstance(parent.op, ast.Mult) or (isinstance(parent.op, ast.Div) and child.value != 1)
+        return exponent or not (factor or (isinstance(child.value, float) and child.value != 1.0))
+    named = isinstance(parent, (ast.Assign, ast.AnnAssign, ast.Dict))
+    return not isinstance(child.value, float) or (child.value == 1.0 and not named)
+
+
+def _constants(tree: ast.Module) -> dict[str, dict[object, ast.Constant]]:
+    """Return the fractions beside the functions by name, those of a dict by key, a single one by None.
+
+    Left out is what is bound anew anywhere, what other constants or defaults are made of, and a dict that is read in
+    any other way than by one of its keys.
+    """
+    bound = Counter(name for name, _ in bindings(tree))
+    bodies = [part for node in tree.body if isinstance(node, ast.FunctionDef) for part in node.body]
+    inside = [node for part in bodies for node in ast.walk(part)]
+    by_key = {
+        id(node.value) for node in inside if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant)
+    }
+    within = set(map(id, inside))
+    reads = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
+    outside = {node.id for node in reads if id(node) not in within}
+    whole = {node.id for node in reads if id(node) not in by_key}
+    found: dict[str, dict[object, ast.Constant]] = {}
+    for statement in tree.body:
+        if not isinstance(statement, (ast.Assign, ast.AnnAssign)):
+            continue
+        target = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target
+        if not isinstance(target, ast.Name) or bound[target.id] != 1 or target.id in outside:
+            continue
+        items: list[tuple[object, ast.AST | None]] = [(None, statement.value)]
+        if isinstance(statement.value, ast.Dict):
+            keys = [key.value if isinstance(key, ast.Constant) else None for key in statement.value.keys]
+            items = [] if target.id in whole else list(zip(keys, statement.value.values, strict=True))
+        found[target.id] = {
+            key: node for key, node in items if isinstance(node, ast.Constant) and isinstance(node.value, float)
+        }
+    return found
+
+
+class _Opener(ast.NodeTransformer):
+    """Puts items of the argument in the place of numbers, and hands the argument on to `functions` that need it."""
+
+    def __init__(self, places: Mapping[int, int], named: Mapping[tuple[str, object], int], functions: set[str]) -> None:
+        self._places = places
+        self._named = named
+        self._functions = functions
+
+    def visit_Module(self, module: ast.Module) -> ast.AST:
+        module.body = [self.visit(node) if isinstance(node, ast.FunctionDef) else node for node in module.body]
+        for node in module.body:
+            if isinstance(node, ast.FunctionDef) and node.name in self._functions:
+                node.args.args.insert(0, ast.arg(_NUMBERS))
+        return module
+
+    def visit_Constant(self, constant: ast.Constant) -> ast.AST:
+        return self._item(self._places.get(id(constant)), constant)
+
+    def visit_Name(self, name: ast.Name) -> ast.AST:
+        return self._item(self._named.get((name.id, None)), name)
+
+    def visit_Subscript(self, subscript: ast.Subscript) -> ast.AST:
+        if isinstance(subscript.value, ast.Name) and isinstance(subscript.slice, ast.Constant):
+            place = self._named.get((subscript.value.id, subscript.slice.value))
+            if place is not None:
+                return self._item(place, subscript)
+        return self.generic_visit(subscript)
+
+    def visit_Call(self, call: ast.Call) -> ast.AST:
+        self.generic_visit(call)
+        if isinstance(call.func, ast.Name) and call.func.id in self._functions:
+            call.args.insert(0, ast.Name(_NUMBERS, ast.Load()))
+        return call
+
+    @staticmethod
+    def _item(place: int | None, otherwise: ast.expr) -> ast.AST:
+        if place is None:
+            return otherwise
+        return ast.Subscript(ast.Name(_NUMBERS, ast.Load()), ast.Constant(place), ast.Load())

@@ -1,0 +1,126 @@
+"""Numbers that are fitted: weights, widths and thresholds under which a function ranks stored episodes better."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from reward_code import VariedRewards, numbers_in, with_numbers
+from search.scoring import Experience, evenly
+from task_specs import Input
+
+_FACTOR = 4.0  # by which a number may grow or shrink
+_EPISODES, _ROWS = 100, 25  # that are looked at; of a row, machine code computes millions a second
+_APART = 0.01  # of the range of nearness, below which two unsolved episodes are as good as each other
+_FEWEST_PAIRS = 50
+_LONGEST = 40  # iterations
+_STEP = 0.02  # of a logarithm, for derivatives; rewards are single precision
+_SHARPEST = 50.0  # a difference of one standard deviation, as the odds' logarithm
+_HELD = 1e-4  # weight of the squared logarithms of the factors, which holds what the episodes say nothing of
+_GAIN = 0.005  # share of the pairs, below which a fit is no news
+
+Rewards = Callable[[np.ndarray], "np.ndarray | None"]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A source with fitted numbers, and the share of pairs of episodes that it ranks right, before and after."""
+
+    source: str
+    episodes: int
+    before: float
+    after: float
+
+    @property
+    def gain(self) -> str:
+        """What was gained, in words."""
+        return f"of the pairs of {self.episodes} stored episodes it ranks {self.after:.0%} right, not {self.before:.0%}"
+
+
+class Fitting:
+    """Fits the numbers of reward functions to episodes that are ranked by success, and then by nearness to it.
+
+    The loss is that of Bradley and Terry, "Rank analysis of incomplete block designs", 1952: of two episodes the better
+    one is the likelier to win, the more its mean reward is above the other's. Rewards are measured in standard
+    deviations over the episodes, since what a reward is multiplied with teaches nothing; how sharply a difference
+    decides is fitted, too.
+
+    Args:
+        inputs: where each variable lies in a row.
+        experience: the episodes.
+    """
+
+    def __init__(self, inputs: Mapping[str, Input], experience: Experience) -> None:
+        chosen = evenly(np.arange(len(experience.lengths)), _EPISODES)
+        starts = np.cumsum([0, *experience.lengths])
+        rows = [evenly(np.arange(starts[episode], starts[episode + 1]), _ROWS) for episode in chosen]
+        columns = {name: column[np.concatenate(rows)] for name, column in experience.columns.items()}
+        lengths = [len(part) for part in rows]
+        self._sample = Experience(columns, lengths, experience.solved[chosen], experience.distance[chosen])
+        nearness = self._sample.nearness
+        apart = _APART * max(float(np.ptp(nearness)), 1e-9)
+        self._better, self._worse = np.nonzero(nearness[:, None] - nearness > apart)
+        self._rewards = VariedRewards(inputs, columns)
+
+    def fit(self, source: str) -> Fit | None:
+        """Return the function with fitted numbers; None if nothing can be fitted, or nothing is gained by it."""
+        if len(self._better) < _FEWEST_PAIRS:
+            return None
+        rewards = self._rewards.of(source)
+        if rewards is None:
+            return None
+        first = np.array([number.value for number in numbers_in(source)])
+        loss = self._loss(rewards, first)
+        factors = _minimum(loss, len(first))
+        before, after = (self._right(rewards(first * factor)) for factor in (np.ones(len(first)), factors))
+        if after < before + _GAIN:
+            return None
+        return Fit(with_numbers(source, (first * factors).tolist()), len(self._sample.lengths), before, after)
+
+    def close(self) -> None:
+        """End the process in which rewards are computed."""
+        self._rewards.close()
+
+    def _loss(self, rewards: Rewards, first: np.ndarray) -> Callable[[np.ndarray], float]:
+        def loss(logarithms: np.ndarray) -> float:
+            """The loss at the logarithms of each number's factor, and of the sharpness."""
+            means = self._standard_means(rewards(first * np.exp(logarithms[:-1])))
+            if means is None:
+                return 10.0
+            above = math.exp(logarithms[-1]) * (means[self._better] - means[self._worse])
+            return float(np.logaddexp(0.0, -above).mean() + _HELD * np.sum(logarithms[:-1] ** 2))
+
+        return loss
+
+    def _standard_means(self, rewards: np.ndarray | None) -> np.ndarray | None:
+        if rewards is None:
+            return None
+        means = self._sample.means(rewards)
+        spread = float(means.std())
+        return means / spread if spread > 0 else None
+
+    def _right(self, rewards: np.ndarray | None) -> float:
+        """Return the share of the pairs that are ranked right."""
+        means = self._standard_means(rewards)
+        return 0.0 if means is None else float(np.mean(means[self._better] > means[self._worse]))
+
+
+def _minimum(loss: Callable[[np.ndarray], float], count: int) -> np.ndarray:
+    """Return the factors, within bounds, by which to multiply `count` numbers."""
+    from scipy import optimize  # a third of a second to load, and needed in search rounds alone
+
+    def slope(at: np.ndarray) -> np.ndarray:
+        steps = _STEP * np.eye(len(at))
+        return np.array([(loss(at + step) - loss(at - step)) / (2 * _STEP) for step in steps])
+
+    bound = math.log(_FACTOR)
+    found = optimize.minimize(
+        loss,
+        np.zeros(count + 1),
+        jac=slope,
+        method="L-BFGS-B",
+        bounds=[(-bound, bound)] * count + [(0.0, math.log(_SHARPEST))],
+        options={"maxiter": _LONGEST},
+    )
+    return np.exp(found.x[:-1])
