@@ -88,6 +88,13 @@ TABLE = [
     Row("relabel", "relabeling a row, compiled", "the interpreted loop", least=25),
     Row("relabel_cold", "relabeling 1,000,000 rows, compilation included", most=3),
     Row("relabel_interpreted", "relabeling a row, not compiled", "the loop in one process", least=MOST_CORES),
+    Row(
+        "scoring",
+        "scoring the candidates of a round on 200 episodes",
+        "checking four, relabeling a million rows twice",
+        most=1,
+    ),
+    Row("fitting", "fitting the numbers of three functions", "checking four, relabeling a million rows twice", most=20),
     Row("new_rewards", "six rewards of a new transition", "the environment's step", most=0.05),
     Row("collection", "collecting, an env step", "one worker", least=MOST_CORES),
     Row("evaluation", "evaluating, an env step", "one worker", least=MOST_CORES),

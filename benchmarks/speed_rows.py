@@ -29,6 +29,10 @@ from reward_code import RewardWorkers, check_source, extract
 from reward_code.worker import RewardFunction
 from runs.interruption import Interruption
 from sac import SacConfig
+from search.choice import Choice, known_functions
+from search.fitting import Fitting
+from search.reward_function import RewardFunction as CandidateFunction
+from search.scoring import Experience
 from task_specs import TASKS, get_task
 from tasks.environment import TaskEnvironment, record_probe
 from tasks.episode import Order
@@ -324,6 +328,49 @@ def relabel_interpreted() -> Sides:
     rows = 20_000 * cores()
     pool, sources = reward_workers(rows, [_NOT_FOR_NUMBA])
     return lambda: timed(pool.evaluate_rows, sources, 0, rows, times=rows), interpreted_sample(sources, 20_000)
+
+
+def round_parts() -> tuple[Sample, RewardWorkers, list[str], Experience]:
+    """What a search round does in any case; its workers, its candidates, and stored episodes to judge them by."""
+    pool, sources = reward_workers(MILLION, language_model_rewards(4))
+    probe = record_probe(get_task(TASK), seed=0)
+    fresh = itertools.count()
+
+    def check_and_relabel() -> None:
+        texts = [f"{source}\nNUMBER = {next(fresh)}\n" for source in sources]  # no worker knows these
+        pool.evaluate_rows([verdict.source for verdict in pool.check(texts, probe)[:2]], 0, MILLION)
+
+    columns = {name: np.resize(column, (30_000, column.shape[1])) for name, column in probe.items()}
+    random = np.random.default_rng(0)
+    columns["variables"] += random.normal(0.0, 0.05, columns["variables"].shape).astype(np.float32)
+    distance = random.uniform(0.0, 0.2, 200)
+    experience = Experience(columns, [150] * 200, distance < 0.05, distance)
+    return lambda: timed(check_and_relabel), pool, sources, experience
+
+
+def scoring() -> Sides:
+    rest, pool, sources, experience = round_parts()
+    probe = record_probe(get_task(TASK), seed=0)
+
+    def score() -> None:
+        candidates = [
+            CandidateFunction(number, 1, [], source, "", [], accepted=True) for number, source in enumerate(sources)
+        ]
+        known = known_functions(candidates[:1], candidates[:1], "")
+        list(Choice(pool, probe, experience, known, lambda *_: None).best_first(candidates[1:], lambda: 2))
+
+    return lambda: timed(score), rest
+
+
+def fitting() -> Sides:
+    rest, _, sources, experience = round_parts()
+
+    def fit() -> None:
+        with contextlib.closing(Fitting(get_task(TASK).inputs, experience)) as fitting:
+            for source in sources[:3]:
+                fitting.fit(source)
+
+    return lambda: timed(fit), rest
 
 
 def new_rewards() -> Sides:
