@@ -78,7 +78,11 @@ def sum_up(
         )
         log.say(f"the reward function that this policy learned from is in {reward}", final=True)
     else:
-        kept = f"the best policy so far and its reward function: {reward}" if best else "no policy is evaluated yet"
+        kept = (
+            f"the best policy so far and its reward function, {reward.name}, are in {log.directory}"
+            if best
+            else "no policy is evaluated yet"
+        )
         log.say(f"stopped after {env_steps:,} env steps; {kept}", final=True)
         resume = f"python lares_{args.setting}.py --resume {shlex.quote(str(log.directory))}"
         log.say(f"to go on: {resume}", final=True)

@@ -28,7 +28,10 @@ class Terminal:
         if final:
             self.close()
         if self._progress:
-            self._progress.console.out(text, style="yellow" if warns else None, highlight=False)
+            from rich.text import Text
+
+            styled = Text(text, "yellow" if warns else "")  # a style of the print would color the progress below, too
+            self._progress.console.print(styled, no_wrap=True, overflow="ignore", crop=False)
         else:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
