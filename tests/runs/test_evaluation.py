@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 ROOT = Path(__file__).parents[2]
 
@@ -115,8 +116,8 @@ def test_an_exported_policy_acts_as_the_network_does(finished_run, tmp_path):
     from runs.reading import read_run
 
     run = read_run(finished_run)
-    for hide_goal in (0, 1):
-        run.flags.update(hide_goal=hide_goal, log_std_min=-20.0, log_std_max=-18.0)
+    for hide_goal, activation in ((0, "relu"), (1, "elu")):
+        run.flags.update(hide_goal=hide_goal, activation=activation, log_std_min=-20.0, log_std_max=-18.0)
         export(run, saved_policy(run), tmp_path / "policy.pt")
         policy = torch.jit.load(tmp_path / "policy.pt")
         obs = np.random.default_rng(0).normal(size=(7, 39))
@@ -126,7 +127,7 @@ def test_an_exported_policy_acts_as_the_network_does(finished_run, tmp_path):
         state = saved_policy(run).state()
         for layer in range(0, 8, 2):
             hidden = hidden @ state[f"{layer}.weight"].T + state[f"{layer}.bias"]
-            hidden = hidden.relu() if layer < 6 else hidden
+            hidden = getattr(functional, activation)(hidden) if layer < 6 else hidden
         mean = torch.tanh(hidden[:, :4])
         torch.testing.assert_close(policy(torch.from_numpy(obs)), mean)
         drawn = policy(torch.from_numpy(obs), deterministic=False)
