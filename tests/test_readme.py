@@ -44,6 +44,6 @@ def test_the_readmes_commands_parse(setting):
 
 def test_every_file_that_the_readme_names_is_there():
     root = Path(__file__).parents[1]
-    for name in set(re.findall(r"[\w/]+\.(?:py|sh|md)\b", README)) - {"my_tasks.py"}:
+    for name in set(re.findall(r"[\w/]+\.(?:py|sh|md)\b", README)) - {"my_tasks.py", "best_reward.py"}:
         if "Iter_" not in name:
             assert (root / name).exists(), name
