@@ -89,6 +89,9 @@ class Arguments:
     prompts: str | None = flag(
         None, "a directory with your own versions of all the files in prompts/from_scratch or prompts/with_init", path
     )
+    examples: Literal["none", "solved"] = flag(
+        "none", "solved: the first prompt shows functions that solved other tasks, those kept in recordings/solved/"
+    )
     dry_run: bool = flag(False, "print the first prompt and what the run would cost, then exit")
 
     pop_size: int = flag(

@@ -12,5 +12,6 @@ The loop uses
 
 `arguments` is made of `flags`, `presets` and `resume_flags`. `lock` says who writes into a directory, and `wording` how
 figures are said. The commands on runs use `command`, `output`, `reading` (a run's files as figures), `policy` and
-`evaluation` (a saved policy in fresh episodes), `renderer` and `video`.
+`evaluation` (a saved policy in fresh episodes), `renderer` and `video`; `python -m runs.gallery` keeps functions that
+solved a task for other runs.
 """

@@ -10,6 +10,7 @@ from arguments import Arguments
 from errors import UsageError
 from reward_code import RewardWorkers
 from search.builtin import ProgramSearch
+from search.examples import solved_examples
 from search.offline import ManualModel, ReplayModel
 from search.prompting import Prompts
 from search.protocol import LanguageModel
@@ -102,5 +103,6 @@ def search_by_flags(
         prompts=args.prompts,
         scored=args.choice == "scored",
         fit_numbers=bool(args.fit_numbers),
+        examples=solved_examples(task.name, args.setting) if args.examples == "solved" else (),
         **rest,
     )

@@ -75,6 +75,7 @@ class Feedback:
         human_feedback: a file whose text, if any, is added at each round.
         prompts: a directory with prompts in place of ours.
         log: takes one line for the user.
+        examples: functions that solved other tasks, which the opening shows.
 
     Raises:
         UsageError: a prompt has a field that nothing fills, or with init the task has no human reward.
@@ -89,12 +90,14 @@ class Feedback:
         human_feedback: str | None,
         prompts: str | None,
         log: Callable[[str], None],
+        examples: Sequence[str] = (),
     ) -> None:
         self._setting = setting
         self._prompts = Prompts(setting, prompts)
         self._human_feedback = human_feedback
         self._log = log
-        self.opening = self._prompts.opening(task, episode_length, rule)
+        shown = self._prompts.fill("examples", {"functions": "\n\n".join(examples)}) if examples else ""
+        self.opening = with_appendix(self._prompts.opening(task, episode_length, rule), shown)
 
     def conversation(
         self, round: int, best: RewardFunction | None, report: AgentReport, rejected: Sequence[RewardFunction]

@@ -33,6 +33,7 @@ _FIELDS = {
     "rejected": ("reasons",),
     "order": ("share",),
     "human_feedback": ("text",),
+    "examples": ("functions",),
 }
 _FIELDS_WITH_INIT = {
     **_FIELDS,

@@ -49,7 +49,7 @@ class RewardSearch:
             of it.
         attempts: requests in a round at most, each for twice the open slots.
         deadline: seconds that a round waits for the model at most.
-        episode_length, rule, human_feedback, prompts: see `search.feedback.Feedback`.
+        episode_length, rule, human_feedback, prompts, examples: see `search.feedback.Feedback`.
         scored: whether candidates are chosen by what stored episodes say of them; else the first valid ones are taken.
         fit_numbers: whether functions that stay are tried with fitted numbers, too.
         log: takes one line for the user.
@@ -76,6 +76,7 @@ class RewardSearch:
         deadline: float = 600.0,
         human_feedback: str | None = None,
         prompts: str | None = None,
+        examples: Sequence[str] = (),
         scored: bool = True,
         fit_numbers: bool = False,
         log: Callable[[str], None] = print,
@@ -101,7 +102,7 @@ class RewardSearch:
         self.functions: list[RewardFunction] = []
         self.round_usage: list[Usage] = []  # of each round
         self._trouble = ""
-        self.feedback = Feedback(task, setting, episode_length, rule, human_feedback, prompts, log)
+        self.feedback = Feedback(task, setting, episode_length, rule, human_feedback, prompts, log, examples)
 
     @property
     def rejected(self) -> dict[str, int]:

@@ -237,7 +237,7 @@ def test_the_readmes_commands_are_understood(tmp_path):
     assert args.ignored_flags == ("--Inter_Loop_freq", "--ucb_type", "--RL_ucb", "--c", "--EA_tau", "--damp")
 
 
-@pytest.mark.parametrize("task", sorted(path.name for path in (ROOT / "recordings").iterdir() if path.is_dir()))
+@pytest.mark.parametrize("task", sorted(path.parent.name for path in (ROOT / "recordings").glob("*/llm.jsonl")))
 def test_the_shipped_recordings_hold_code_that_can_be_used(task):
     inputs = get_task(task).inputs
     exchanges = rows(ROOT / "recordings" / task / "llm.jsonl")

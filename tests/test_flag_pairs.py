@@ -42,6 +42,7 @@ OTHERS: dict[str, list[dict[str, Any]]] = {
     "inheritance": [{"inherit": 0}, {"constraint_coef": 0.0}, {"restart": 1, "inherit": 0, "scale_type": 0}],
     "eureka": [{"restart": 1, "inherit": 0, "scale_type": 0, "elite_num": 0, "LLM_freq": 80}],
     "order": [{"order_check": 0.8}],
+    "examples": [{"examples": "solved"}],
     "choice": [{"choice": "first"}, {"fit_numbers": 1}],
     "selection": [{"selection": "uniform"}, {"selection": "all"}],
     "window": [{"windows_length": 1}],
