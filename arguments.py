@@ -81,6 +81,12 @@ class Arguments:
     llm_deadline: float = flag(
         600.0, "maximum time that a search round waits for the model", real(0, above=True), unit="seconds"
     )
+    llm_context: int = flag(
+        16_000,
+        "maximum length of the conversation that goes back to the model, by our own count; older turns are summed up",
+        whole(1),
+        unit="tokens",
+    )
     max_llm_calls: int = flag(0, "maximum number of requests in the whole run; 0: no limit", whole(0), unit="requests")
     max_llm_tokens: int = flag(0, "maximum for the whole run, sent and received; 0: no limit", whole(0), unit="tokens")
     price_in: float = flag(0.0, "price of tokens sent, for the cost in the log", real(0), unit="per million tokens")

@@ -36,7 +36,7 @@ from search.builtin import ProgramSearch
 from search.connect import connect_by_flags, search_by_flags
 from task_specs import get_task
 from tasks.environment import record_probe, start_remarks
-from tasks.episode import Episode, Score, ranked
+from tasks.episode import Episode, Score, ranked, ranked_beyond_chance
 from thompson import ThompsonSampler
 from workers.collectors import Collectors, PolicyShape
 from workers.machine import without_keys
@@ -108,8 +108,7 @@ class LaRes:
         self.simulator = Simulator(self.collectors, args.seed, decisions, args.success, self.log.say)
         probe = record_probe(task, self.seed(Use.PROBE), bool(args.hide_goal), args.action_repeat)
         self.search = search_by_flags(
-            args, task, model, builtin, self.reward_workers, probe,
-            setting=prompts,
+            args, task, model, builtin, self.reward_workers, probe, setting=prompts,
             log=self.log.say,
             record=lambda row: self.log.append("llm.jsonl", row),
             reject=self.roster.reject,
@@ -253,8 +252,8 @@ class LaRes:
         if self.last_evaluation < self.env_steps:
             self.evaluate()
         self.save_checkpoint()  # from here an interrupted round is begun again; answers that came are in llm.jsonl
+        ranking = self.rank()
         self.round += 1
-        ranking = ranked(self.scores, self.args.fitness)
         best, elites = ranking[0], ranking[: self.args.elite_num]
         open_slots = sorted(set(self.slots) - set(elites), key=self.roster.plays)  # first those that are out
         reports = {agent: self.roster.report(agent, self.scores[agent]) for agent in {best, *elites}}
@@ -280,6 +279,18 @@ class LaRes:
         self.log.population(self.search.functions)
         self.log.say(round_block(self.args, self.search, self.round, standings, self.roster.functions))
 
+    def rank(self) -> list[int]:
+        """Return the agents, best one first; by success, after as many episodes again, so that luck does not decide."""
+        if self.args.fitness == "return":
+            return ranked(self.scores, "return")
+        more = self.simulator.evaluate(
+            list(self.scores), self.population.policies(), self.args.eval_episodes, Use.RANKING_START, self.round
+        )
+        self.scores = {agent: self.scores[agent].joined(score) for agent, score in more.items()}
+        ranking = ranked_beyond_chance(self.scores)
+        self.roster.keep_scores(self.round, self.env_steps, self.scores, ranking)
+        return ranking
+
     # --- evaluation and the end -------------------------------------------------------------------------------------
 
     def evaluate(self) -> None:
@@ -303,7 +314,7 @@ class LaRes:
             if before < 1.0 == candidate.success_rate and not self.args.stop_success:
                 self.log.say("every episode of the evaluation was solved; --stop_success 1 would end a run here")
         self.roster.remember()
-        self.roster.keep_scores(self.round, self.scores, ranking)
+        self.roster.keep_scores(self.round, self.env_steps, self.scores, ranking)
         rows = agents_row(self.scores, self.thompson.figures(), self.population.losses())
         row = {
             "round": self.round,

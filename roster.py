@@ -158,7 +158,7 @@ class Roster:
         self._log.write_text(f"Iter_{round}_Response_{slot}.txt", function.response)
         self._log.boards.reward_code(slot, function.source, round)
 
-    def keep_scores(self, round: int, scores: Mapping[int, Score], ranking: Sequence[int]) -> None:
+    def keep_scores(self, round: int, env_steps: int, scores: Mapping[int, Score], ranking: Sequence[int]) -> None:
         """Keep how the agents, in the order of `ranking`, did in an evaluation, and the policies that did it.
 
         The functions' records and the policies' files, in the run directory, are those of a round's last evaluation.
@@ -170,7 +170,9 @@ class Roster:
             self.best_so_far[agent] = max(self.best_so_far.get(agent, 0.0), scores[agent].success_rate)
             if agent in self.functions:
                 function = self.functions[agent]
-                function.scores[str(round)] = {**scores[agent].summary(), "rank": rank}
+                function.scores[str(round)] = figures = {**scores[agent].summary(), "rank": rank}
+                kept = {name: figures[name] for name in ("success_rate", "nearest_distance")}
+                function.evaluations[str(env_steps)] = {"round": round, **kept}
                 function.components = dict(self.report(agent, scores[agent]).components)
 
     def standings(self, scores: Mapping[int, Score], ranking: Sequence[int], elites: Collection[int]) -> list[Standing]:

@@ -1,21 +1,21 @@
 """What a run would send first, and what that would cost, without sending or training anything."""
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 
 from arguments import Arguments, Setting
 from search.prompting import Prompts
+from search.tokens import tokens_of
 from task_specs import Task
-from tasks.environment import record_probe
-
-_CHARACTERS_PER_TOKEN = 4  # of English and Python, roughly, for the tokenizers in use
+from tasks.environment import PROBE_STARTS, record_probe
 
 
 def describe(args: Arguments, setting: Setting, task: Task, probe_seed: int) -> str:
     """The first messages word for word, the variables with their ranges on the probe, and the cost as far as known."""
-    messages = Prompts(setting, args.prompts).opening(task, args.episode_length, args.success)
     probe = record_probe(task, probe_seed, bool(args.hide_goal), args.action_repeat)
+    starts = {name: column[:PROBE_STARTS] for name, column in probe.items()}
+    messages = Prompts(setting, args.prompts).opening(
+        task, args.episode_length, args.action_repeat, args.success, starts
+    )
     lines = [f"[{message['role']}]\n\n{message['content'].strip()}\n" for message in messages]
     lines.append(f"[variables, and their ranges over the {len(probe['action'])} transitions of the probe]\n")
     for variable in task.variables:
@@ -34,11 +34,6 @@ def describe(args: Arguments, setting: Setting, task: Task, probe_seed: int) -> 
         lines.append(f"At --price_in {args.price_in:g} that is {rounds * tokens * args.price_in / 1e6:.4f} or more.")
     lines.append("Nothing was sent.")
     return "\n".join(lines)
-
-
-def tokens_of(messages: Sequence[Mapping[str, str]]) -> int:
-    """Return roughly how many tokens a conversation has."""
-    return sum(len(message["content"]) for message in messages) // _CHARACTERS_PER_TOKEN
 
 
 def _numbers(values: np.ndarray) -> str:

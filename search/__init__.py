@@ -11,7 +11,7 @@ Others use
   `connect.search_by_flags`: the search,
 - `rounds.RewardSearch` and its `reward_function.RewardFunction`; `choice.order_share`,
 - `scoring.Experience`: stored episodes, which speak for candidates or against them; `scoring.sampled`: which of them,
-- `feedback`: what the model is told of an agent; `prompting.Prompts`,
+- `feedback`: what the model is told of an agent; `prompting.Prompts`; `tokens.tokens_of`: how long they are,
 - `protocol`: what a model of one's own needs: `LanguageModel`, `Request`, `Reply`, `Usage`, `ServiceAway`,
   `BudgetSpent`; `turns`: how runs that share a rate and a budget wait for each other.
 

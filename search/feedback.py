@@ -8,15 +8,19 @@ from pathlib import Path
 import numpy as np
 
 from arguments import Setting
-from reward_code import Failure, RewardWorkers
+from reward_code import Evaluation, Failure, RewardWorkers
+from search import memory, population_view, words
 from search.prompting import Prompts
 from search.protocol import Message
 from search.reward_function import SURPLUS, RewardFunction
+from search.study import study
+from search.tokens import count_tokens, tokens_of
 from task_specs import Task
+from tasks.environment import Columns
 from tasks.episode import Rule, Score
 
-_REMEMBERED = 6  # messages of a conversation that go to the model beside the first two: the last three exchanges
-_SHOWN_REASONS = 8
+_SHOWN_REASONS = 5
+_LONGEST_REASON = 120  # characters
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,12 @@ class AgentReport:
     """What evaluation episodes showed of one agent.
 
     Returns are means over episodes of the sum over steps; `components` maps the name of a part of its reward to that
-    part's (mean, min, max) over all steps, `metrics` a measure of the task to its mean at episode end. `distance` tells
-    how far the episodes stayed from success by the task's criterion: (at the nearest moment, at the end), means over
-    episodes. `order` is the share of all solved episodes so far that the function ranks above every unsolved one, None
-    while there are not both kinds. `env_return`, the return under the environment's own reward, is told to the model
-    with init only.
+    part's (mean, min, max) over all steps. `distance` tells how far the episodes stayed from success by the task's
+    criterion: (at the nearest moment, at the end), means over episodes. `order` is the share of all solved episodes so
+    far that the function ranks above every unsolved one, None while there are not both kinds. `env_return`, the return
+    under the environment's own reward, is told to the model with init only. `score` holds the episodes themselves,
+    `evaluation` the rewards and their parts in all their steps, None for the environment's reward and for a function
+    that failed there.
     """
 
     success_rate: float
@@ -36,19 +41,21 @@ class AgentReport:
     own_return: float
     distance: tuple[float, float]
     components: Mapping[str, tuple[float, float, float]]
-    metrics: Mapping[str, float]
     order: float | None = None
+    score: Score | None = None
+    evaluation: Evaluation | None = None
 
 
 def report_on(score: Score, source: str | None, workers: RewardWorkers, order: float | None = None) -> AgentReport:
     """Return what `score`'s episodes show of the agent that learned from `source` (None: the environment's reward)."""
-    own_return, components = score.env_return, {}
+    own_return, components, evaluation = score.env_return, {}, None
     if source is not None:
         columns = score.columns("next_obs", "action", "variables")
-        [evaluation] = workers.evaluate([source], columns, components=True)
-        if isinstance(evaluation, Failure):
+        [found] = workers.evaluate([source], columns, components=True)
+        if isinstance(found, Failure):
             own_return = np.nan
         else:
+            evaluation = found
             own_return = float(evaluation.rewards.sum(dtype=np.float64)) / len(score.episodes)
             components = {
                 name: (float(values.mean()), float(values.min()), float(values.max()))
@@ -60,8 +67,9 @@ def report_on(score: Score, source: str | None, workers: RewardWorkers, order: f
         own_return=own_return,
         distance=(score.nearest_distance, score.final_distance),
         components=components,
-        metrics=score.metrics,
         order=order,
+        score=score,
+        evaluation=evaluation,
     )
 
 
@@ -71,7 +79,8 @@ class Feedback:
     Args:
         setting: the directory of prompts; "with_init" tells the human reward and its return, "from_scratch" nothing of
             it.
-        rule: when an episode counts as solved.
+        episode_length, action_repeat, rule, starts: see `search.prompting.Prompts.opening`.
+        context: tokens that a conversation may have, the answer to it not counted.
         human_feedback: a file whose text, if any, is added at each round.
         prompts: a directory with prompts in place of ours.
         log: takes one line for the user.
@@ -86,21 +95,27 @@ class Feedback:
         task: Task,
         setting: Setting,
         episode_length: int,
+        action_repeat: int,
         rule: Rule,
+        starts: Columns,
+        context: int,
         human_feedback: str | None,
         prompts: str | None,
         log: Callable[[str], None],
         examples: Sequence[str] = (),
     ) -> None:
+        self._task = task
         self._setting = setting
         self._prompts = Prompts(setting, prompts)
+        self._context = context
         self._human_feedback = human_feedback
         self._log = log
         shown = self._prompts.fill("examples", {"functions": "\n\n".join(examples)}) if examples else ""
-        self.opening = with_appendix(self._prompts.opening(task, episode_length, rule), shown)
+        opening = self._prompts.opening(task, episode_length, action_repeat, rule, starts)
+        self.opening = with_appendix(opening, shown)
 
     def conversation(
-        self, round: int, best: RewardFunction | None, report: AgentReport, rejected: Sequence[RewardFunction]
+        self, round: int, best: RewardFunction | None, report: AgentReport, functions: Sequence[RewardFunction]
     ) -> list[Message]:
         """Return the messages of a search round: the best function's conversation, and what came of it.
 
@@ -108,33 +123,71 @@ class Feedback:
             round: the round that begins.
             best: the best function, None for the human reward.
             report: how its agent did.
-            rejected: the last round's rejected candidates.
+            functions: all that were ever proposed.
         """
         fields = {
             "success_rate": f"{report.success_rate:.0%}",
-            "nearest_distance": _number(report.distance[0]),
-            "final_distance": _number(report.distance[1]),
-            "metrics": _table({name: (value,) for name, value in report.metrics.items()}),
-            "rejected": self.rejections(rejected),
+            "nearest_distance": words.number(report.distance[0]),
+            "final_distance": words.number(report.distance[1]),
+            "course": self._course(report, best),
+            "population": self._population(best, functions),
+            "rejected": self.rejections([f for f in functions if f.round == round - 1 and f.reason and not f.fitted]),
             "human_feedback": self._read_human_feedback(round),
         }
         if self._setting == "with_init":
-            fields["env_return"] = _number(report.env_return)
+            fields["env_return"] = words.number(report.env_return)
         if best is None:
             return with_appendix(self.opening, "\n" + self._prompts.fill("human_best", fields))
-        fields["own_return"] = _number(report.own_return)
-        fields["components"] = _table(report.components, ("mean", "min", "max"))
+        fields["own_return"] = words.number(report.own_return)
+        fields["components"] = words.components(report.components, report.evaluation)
         fields["order"] = "" if report.order is None else self._prompts.fill("order", {"share": f"{report.order:.0%}"})
-        return [
-            *best.messages[:2],
-            *best.messages[2:][-_REMEMBERED:],
-            {"role": "assistant", "content": best.response},
-            {"role": "user", "content": self._prompts.fill("feedback", fields)},
-        ]
+        beginning, line = best.messages[:2], memory.ancestry(best, functions)
+        taken = tokens_of(beginning) + count_tokens(memory.summary(line[:-1]))
+        feedback = self._prompts.fill("feedback", fields)
+        answered = [*best.messages[2:], {"role": "assistant", "content": best.response}]
+        turns = memory.turns_within([*answered, {"role": "user", "content": feedback}], self._context - taken)
+        if forgotten := line[: -len(turns) // 2]:
+            earlier = self._prompts.fill("earlier", {"functions": memory.summary(forgotten)})
+            turns[-1] = {"role": "user", "content": earlier + feedback}
+        return [*beginning, *turns]
+
+    def _course(self, report: AgentReport, best: RewardFunction | None) -> str:
+        """Return what the episodes themselves show; "" when they are not at hand."""
+        if report.score is None:
+            return ""
+        found = study(self._task, report.score, report.evaluation.components if report.evaluation else {})
+        history = words.history(best.evaluations) if best else ""
+        fields = {
+            "solved": words.solved_counts(found),
+            "nearness": words.nearness(found),
+            "history": history and f"{history}\n",
+            **{
+                name: text and f"\n{text}\n"
+                for name, text in (("sides", words.sides(found)), ("whereabouts", words.whereabouts(found, self._task)))
+            },
+            "course": words.course(found),
+        }
+        return self._prompts.fill("course", fields)
+
+    def _population(self, best: RewardFunction | None, functions: Sequence[RewardFunction]) -> str:
+        """Return what the model is told of all functions, and in full of the one behind the best."""
+        others = [function for function in population_view.standing(functions) if function is not best]
+        if not others:
+            return ""
+        past = population_view.gone(functions)
+        fields = {
+            "alive": population_view.population(functions),
+            "gone": past and self._prompts.fill("gone", {"functions": past}),
+            "second": f"#{others[0].id}",
+            "source": others[0].source.strip(),
+        }
+        return self._prompts.fill("population", fields)
 
     def rejections(self, rejected: Sequence[RewardFunction]) -> str:
         """Return why candidates were rejected, most frequent reasons first; empty without any."""
-        reasons = Counter(f"{function.kind}: {function.reason}" for function in rejected if function.kind != SURPLUS)
+        reasons = Counter(
+            f"{function.kind}: {function.reason[:_LONGEST_REASON]}" for function in rejected if function.kind != SURPLUS
+        )
         if not reasons:
             return ""
         lines = [
@@ -165,17 +218,3 @@ def with_appendix(messages: list[Message], text: str) -> list[Message]:
         return messages
     last = messages[-1]
     return [*messages[:-1], {**last, "content": last["content"].rstrip("\n") + "\n" + text}]
-
-
-def _number(value: float) -> str:
-    return f"{value:.4g}"
-
-
-def _table(rows: Mapping[str, Sequence[float]], heads: Sequence[str] = ()) -> str:
-    if not rows:
-        return "- (none)"
-    labels = [f"{head} " for head in heads] or [""]
-    return "\n".join(
-        f"- {name}: " + ", ".join(f"{label}{_number(value)}" for label, value in zip(labels, values, strict=True))
-        for name, values in rows.items()
-    )

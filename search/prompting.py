@@ -7,29 +7,48 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from arguments import Setting
 from errors import UsageError, nearest
 from search.protocol import Message
 from task_specs import Task
+from tasks.environment import Columns
 from tasks.episode import Rule
-from tasks.simulator import is_metaworld_class
+from tasks.measures import Measures
+from tasks.simulator import METAWORLD_STEP, is_metaworld_class
 
 DIRECTORY = Path(__file__).parents[1] / "prompts"
 _FIELDS = {
     "system": ("scene",),
-    "scene": (),
-    "task": ("description", "success", "success_expression", "solved_when", "variables", "arguments"),
+    "scene": ("step",),
+    "task": (
+        "description",
+        "success",
+        "success_expression",
+        "solved_when",
+        "calls",
+        "starts",
+        "variables",
+        "arguments",
+    ),
+    "observation": (),
     "feedback": (
         "success_rate",
         "nearest_distance",
         "final_distance",
         "own_return",
         "components",
-        "metrics",
+        "course",
+        "population",
         "order",
         "rejected",
         "human_feedback",
     ),
+    "course": ("solved", "nearness", "history", "sides", "whereabouts", "course"),
+    "population": ("alive", "gone", "second", "source"),
+    "gone": ("functions",),
+    "earlier": ("functions",),
     "rejected": ("reasons",),
     "order": ("share",),
     "human_feedback": ("text",),
@@ -44,7 +63,8 @@ _FIELDS_WITH_INIT = {
         "nearest_distance",
         "final_distance",
         "env_return",
-        "metrics",
+        "course",
+        "population",
         "rejected",
         "human_feedback",
     ),
@@ -80,25 +100,38 @@ class Prompts:
         """The prompt of that name with its fields filled."""
         return re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], self._texts[name])
 
-    def _scene(self, task: Task) -> str:
+    def _scene(self, task: Task, action_repeat: int) -> str:
         """Return what there is to be moved: the task's own words, MetaWorld's arm, or no more than the action."""
         if task.scene:
             return task.scene
         if is_metaworld_class(task.environment_class):
-            return self.fill("scene", {})
+            return self.fill("scene", {"step": f"{METAWORLD_STEP * action_repeat:g}"})
         return f"An action is {task.action_size} numbers from -1 to 1."
 
-    def opening(self, task: Task, episode_length: int, rule: Rule) -> list[Message]:
+    def opening(
+        self, task: Task, episode_length: int, action_repeat: int, rule: Rule, starts: Columns
+    ) -> list[Message]:
         """The conversation with which every search begins: the contract, and the task.
 
-        Raises UsageError when with init the task has no human reward.
+        Args:
+            task: what the reward is for.
+            episode_length: env steps in an episode.
+            action_repeat: env steps in a decision.
+            rule: when an episode counts as solved.
+            starts: columns of states in which episodes begin, empty when none are known.
+
+        Raises:
+            UsageError: with init the task has no human reward.
         """
+        metaworld = is_metaworld_class(task.environment_class)
         fields = {
             "description": task.description,
             "success": task.success,
             "success_expression": task.success_expression,
             "solved_when": _solved_when(episode_length, rule),
-            "variables": _describe_variables(task),
+            "calls": _describe_calls(episode_length, action_repeat),
+            "starts": _describe_starts(task, starts) if starts else "",
+            "variables": _describe_variables(task, self.fill("observation", {}).strip() if metaworld else ""),
             "arguments": ", ".join([*(variable.name for variable in task.variables), "obs", "action"]),
         }
         if self.setting == "with_init":
@@ -107,7 +140,7 @@ class Prompts:
             fields["human_reward"] = task.human_reward.source.strip()
             fields["success_source"] = task.human_reward.success_source.strip()
         return [
-            {"role": "system", "content": self.fill("system", {"scene": self._scene(task)})},
+            {"role": "system", "content": self.fill("system", {"scene": self._scene(task, action_repeat)})},
             {"role": "user", "content": self.fill("task", fields)},
         ]
 
@@ -118,12 +151,35 @@ def _solved_when(episode_length: int, rule: Rule) -> str:
     return "at its last step" if rule == "last" else f"at each of its last {rule} steps, one of an agent's actions each"
 
 
-def _describe_variables(task: Task) -> str:
+def _describe_calls(episode_length: int, action_repeat: int) -> str:
+    decisions = episode_length // action_repeat
+    if action_repeat == 1:
+        return f"once for each of the {decisions} steps of an episode"
+    return f"once for each of the {decisions} decisions of an episode, each one action over {action_repeat} steps"
+
+
+def _describe_starts(task: Task, starts: Columns) -> str:
+    """How far apart things are when episodes begin, a line for each way that something has to go."""
+    units = {variable.name: variable.unit for variable in task.variables}
+    lines = []
+    for (what, to), differences in Measures(task).differences(starts).items():
+        distances = np.linalg.norm(differences, axis=1)
+        low, high = (f"{bound:.2g}" for bound in (distances.min(), distances.max()))
+        lines.append(
+            f"- {what} is {low} to {high} {units[what]} from {to}"
+            if low != high
+            else f"- {what} is {low} {units[what]} from {to}"
+        )
+    return "\nWhere episodes begin:\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def _describe_variables(task: Task, layout: str) -> str:
     lines = []
     for variable in task.variables:
         shape = f"array of shape {variable.shape}" if variable.shape else "a number"
         unit = f", in {variable.unit}" if variable.unit else ""
         lines.append(f"- {variable.name} ({shape}{unit}): {variable.meaning}")
-    lines.append(f"- obs (array of shape ({task.obs_size},)): the whole observation after the step")
+    obs = f"- obs (array of shape ({task.obs_size},)): the whole observation after the step"
+    lines.append(f"{obs}; {layout}" if layout else obs)
     lines.append(f"- action (array of shape ({task.action_size},)): the action that was taken in the step")
     return "\n".join(lines)

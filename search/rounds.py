@@ -17,6 +17,7 @@ import numpy as np
 from arguments import Setting
 from errors import RunError, plain_line
 from reward_code import Failure, Rejected, RewardWorkers, Verdict, canonical, extract
+from search import population_view
 from search.builtin import ProgramSearch
 from search.choice import Choice, known_functions
 from search.feedback import AgentReport, Feedback, with_appendix
@@ -35,6 +36,7 @@ from search.protocol import (
 from search.reward_function import SURPLUS, RewardFunction
 from search.scoring import Experience
 from task_specs import Task
+from tasks.environment import PROBE_STARTS
 from tasks.episode import Rule
 
 
@@ -49,7 +51,7 @@ class RewardSearch:
             of it.
         attempts: requests in a round at most, each for twice the open slots.
         deadline: seconds that a round waits for the model at most.
-        episode_length, rule, human_feedback, prompts, examples: see `search.feedback.Feedback`.
+        episode_length, action_repeat, rule, context, human_feedback, prompts, examples: see `search.feedback.Feedback`.
         scored: whether candidates are chosen by what stored episodes say of them; else the first valid ones are taken.
         fit_numbers: whether functions that stay are tried with fitted numbers, too.
         log: takes one line for the user.
@@ -71,9 +73,11 @@ class RewardSearch:
         builtin: ProgramSearch,
         setting: Setting,
         episode_length: int = 150,
+        action_repeat: int = 1,
         rule: Rule = "any",
         attempts: int = 4,
         deadline: float = 600.0,
+        context: int = 16_000,
         human_feedback: str | None = None,
         prompts: str | None = None,
         examples: Sequence[str] = (),
@@ -102,7 +106,10 @@ class RewardSearch:
         self.functions: list[RewardFunction] = []
         self.round_usage: list[Usage] = []  # of each round
         self._trouble = ""
-        self.feedback = Feedback(task, setting, episode_length, rule, human_feedback, prompts, log, examples)
+        starts = {name: column[:PROBE_STARTS] for name, column in probe.items()}
+        self.feedback = Feedback(
+            task, setting, episode_length, action_repeat, rule, starts, context, human_feedback, prompts, log, examples
+        )
 
     @property
     def rejected(self) -> dict[str, int]:
@@ -154,9 +161,7 @@ class RewardSearch:
         parents = [
             Parent(function.id, function.source, seen.success_rate, seen.components) for function, seen in elites
         ]
-        last = [function for function in self.functions if function.round == round - 1 and not function.fitted]
-        rejected = [function for function in last if function.reason]
-        messages = self.feedback.conversation(round, best, report, rejected)
+        messages = self.feedback.conversation(round, best, report, self.functions)
         staying = [function for function, _ in elites]
         before, taken = replace(self.model.usage), 0
         shown = [best.id] if best else []
@@ -240,7 +245,9 @@ class RewardSearch:
         parents = reply.parents or [list(shown) for _ in reply.texts]
         candidates = []
         for place, text in enumerate(reply.texts):
-            function = RewardFunction(len(self.functions), round, parents[place], "", text, messages)
+            function = RewardFunction(
+                len(self.functions), round, parents[place], "", text, messages, idea=population_view.idea_of(text)
+            )
             if place in reply.cut_off:
                 function.reject("cut-off", "the answer ended at the token limit (--max_answer_tokens)")
             if place in reply.refused:
@@ -260,6 +267,7 @@ class RewardSearch:
                 fate = f"function {function.id} with fitted numbers: {fit.gain}"
                 text = f"This is {fate}.\n\n```python\n{fit.source}```\n"
                 candidate = RewardFunction(len(self.functions), round, [function.id], "", text, function.messages)
+                candidate.idea = f"{function.idea.rstrip('.')}, with fitted numbers"
                 candidate.fitted = {"episodes": fit.episodes, "before": fit.before, "after": fit.after}
                 self.log(f"search round {round}: function {candidate.id} is {fate}")
                 self.functions.append(candidate)

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from arguments import Arguments
-from runs.dry_run import tokens_of
 from runs.forecast import bytes_per_row, measure, memory_needed, on_this_machine, seconds_needed
 from runs.wording import duration
 from search.prompting import Prompts
+from search.tokens import tokens_of
 from sweeps.plan import PlannedRun
 from task_specs import Task, get_task
 from workers.machine import memory
@@ -89,7 +89,8 @@ def _tokens(args: Arguments, task: Task) -> tuple[int, int]:
     """Return the tokens sent and received if each search round needs one request."""
     if args.model.startswith(_WITHOUT_TOKENS):
         return 0, 0
-    opening = tokens_of(Prompts(args.setting, args.prompts).opening(task, args.episode_length, args.success))
+    prompts = Prompts(args.setting, args.prompts)
+    opening = tokens_of(prompts.opening(task, args.episode_length, args.action_repeat, args.success, {}))
     rounds = args.search_rounds
     answers = 2 * args.pop_size + 2 * (args.pop_size - args.elite_num) * (rounds - 1)
     return rounds * opening, answers * _ANSWER

@@ -5,7 +5,7 @@ import torch or anything of the other rooms. Others use
 
 - `task`: a `Task` with its `Variable`s and `Input`s; `entry.build` makes one of an entry, checked,
 - `environment`: `TaskEnvironment`, `EnvironmentFailed`, `record_probe`, `start_remarks`, `scripted_expert`,
-- `episode`: `Order`, `Episode`, `Score`,
+- `episode`: `Order`, `Episode`, `Score`; `measures`: what of a task's states is worth telling,
 - `success.success_measure`: how far from success a state is, as code,
 - `task_file.load_task_file`: a user's own entries.
 

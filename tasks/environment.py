@@ -10,11 +10,12 @@ import numpy as np
 
 from errors import RunError, UsageError, one_line
 from tasks.simulator import LARGEST, begin_episode, flatten, is_metaworld, make_environment, show_goal
-from tasks.success import compared_quantities, success_measure
+from tasks.success import success_measure
 from tasks.task import Task, compile_expression
 
 Columns = dict[str, np.ndarray]
 
+PROBE_STARTS = 5
 PROBE_RANDOM_STEPS = 100
 PROBE_EXPERT_STEPS = 500
 PROBE_STEPS_AFTER_SUCCESS = 20
@@ -84,8 +85,6 @@ class TaskEnvironment:
         criterion = task.success_expression or "False"
         self._is_success = compile_expression(criterion, names)
         self._distance = compile_expression(success_measure(criterion) or "1.0", names)
-        compared = compared_quantities(task.success_expression, task.inputs.keys())
-        self._compared = {source: compile_expression(source, names) for source in compared}
 
     def reset(self, seed: int) -> np.ndarray:
         """Begin the episode of that seed; returns its first observation, float32 ``(obs_size,)``.
@@ -138,22 +137,6 @@ class TaskEnvironment:
         """Return whether the task's success criterion holds in the present state."""
         return bool(self._is_success(**self._inputs))
 
-    def metrics(self) -> dict[str, float]:
-        """Return quantities of the task after the last step: distances in metres, and what success is judged by."""
-        values = self.values()
-        found = {}
-        pairs = [("gripper", "object"), ("object", "goal"), ("object_start", "object")]
-        if all(variable.role != "object" for variable in self.task.variables):
-            pairs = [("gripper", "goal")]
-        for start, end in pairs:
-            for first in self.task.variables:
-                for second in self.task.variables:
-                    if (first.role, second.role) == (start, end) and first.shape == second.shape:
-                        distance = np.linalg.norm(values[second.name] - values[first.name])
-                        found[f"distance from {first.name} to {second.name}"] = float(distance)
-        judged = {name: np.asarray(quantity(**values)) for name, quantity in self._compared.items()}
-        return found | {name: float(value.item()) for name, value in judged.items() if value.size == 1}
-
     def values(self) -> dict[str, Any]:
         """Return every input of a reward function by its name, as it is after the last step."""
         return {name: value.copy() for name, value in self._inputs.items()}
@@ -203,8 +186,8 @@ def scripted_expert(task: Task) -> Callable[[np.ndarray], np.ndarray] | None:
 def record_probe(task: Task, seed: int, hide_goal: bool = False, action_repeat: int = 1) -> Columns:
     """Return a small, fixed set of transitions on which new reward code proves itself.
 
-    100 random steps, and one episode of the scripted expert that ends 20 steps after its success. A task without
-    an expert has the random steps alone.
+    The first steps, without an action, of five episodes; 100 random steps; and one episode of the scripted expert that
+    ends 20 steps after its success. A task without an expert lacks the last.
 
     Returns:
         float32 columns ``next_obs (n, obs_size)``, ``action (n, action_size)`` and ``variables (n, V)``.
@@ -234,6 +217,9 @@ def _recorded(environment: TaskEnvironment, seed: int) -> Columns:
         rows.append((step.obs, action, variables))
         return step
 
+    for start in range(PROBE_STARTS):
+        environment.reset(seed + start)
+        take(np.zeros(task.action_size, np.float32))
     draw = np.random.default_rng(seed)
     environment.reset(seed)
     for _ in range(PROBE_RANDOM_STEPS):

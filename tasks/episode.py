@@ -34,7 +34,6 @@ class Episode:
         distance: how far the state was from success after each decision, by the task's own criterion (see
             `tasks.success`), (T,) float32: finite, 0 where it was solved. A criterion that measures nothing gives 1
             where it was not.
-        metrics: the task's own quantities after the last one.
         failed: what went wrong in the environment, in one line; "" if nothing did. A failed episode ends with the last
             sound decision, and may have none.
     """
@@ -42,7 +41,6 @@ class Episode:
     transitions: dict[str, np.ndarray]
     success: np.ndarray
     distance: np.ndarray
-    metrics: dict[str, float]
     failed: str = ""
 
     @property
@@ -125,6 +123,16 @@ class Score:
         interval = stats.binomtest(solved, len(self.episodes)).proportion_ci(method="wilson")
         return float(interval.low), float(interval.high)
 
+    def within_chance(self, other: "Score") -> bool:
+        """Return whether one of the two success rates lies in the other one's interval."""
+        rates = self.success_rate, other.success_rate
+        intervals = other.interval(), self.interval()
+        return any(low <= rate <= high for rate, (low, high) in zip(rates, intervals, strict=True))
+
+    def joined(self, other: "Score") -> "Score":
+        """Return the score of both evaluations' episodes."""
+        return Score([*self.episodes, *other.episodes], self.rule)
+
     def summary(self) -> dict[str, float]:
         """Return the figures by their names."""
         names = (
@@ -132,12 +140,6 @@ class Score:
             "distance", "nearest_distance", "final_distance",
         )  # fmt: skip
         return {name: getattr(self, name) for name in names}
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Means of the task's own quantities at episode end."""
-        ends = [episode.metrics for episode in self.episodes]
-        return {name: float(np.mean([end[name] for end in ends if name in end])) for name in ends[0]}
 
     def columns(self, *names: str) -> dict[str, np.ndarray]:
         """Return columns of all the episodes' transitions, one episode after the other."""
@@ -150,3 +152,17 @@ class Score:
 def ranked(scores: Mapping[int, Score], by: str) -> list[int]:
     """Return the agents, the best one by :meth:`Score.fitness` first; of equals the one that comes first."""
     return sorted(scores, key=lambda agent: scores[agent].fitness(by), reverse=True)
+
+
+def ranked_beyond_chance(scores: Mapping[int, Score]) -> list[int]:
+    """Return the agents, best one first, so that no single lucky episode decides.
+
+    The one with the highest success rate, and all whose rates are within chance of it, come first, in the order of how
+    near to success their episodes came; then those that are left, in the same way.
+    """
+    left, ranking = ranked(scores, "success"), list[int]()
+    while left:
+        equals = [agent for agent in left if scores[agent].within_chance(scores[left[0]])]
+        ranking += sorted(equals, key=lambda agent: scores[agent].distance)
+        left = [agent for agent in left if agent not in equals]
+    return ranking

@@ -18,6 +18,12 @@ LARGEST = 1e10
 Source: MuJoCo's own limit of positions, velocities and accelerations, `mjMAXVAL`.
 """
 
+METAWORLD_STEP = 0.01
+"""How far (m) an action of 1 moves MetaWorld's hand along an axis in an env step, where nothing is in its way.
+
+Source: `action_scale` of `metaworld.sawyer_xyz_env.SawyerXYZEnv`, which no task changes.
+"""
+
 
 def make_environment(make: str | Callable[..., Any], render_mode: str | None = None) -> Any:
     """Return a fresh Gymnasium environment with actions in [-1, 1], and without the time limit that its id brings.

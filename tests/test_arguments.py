@@ -219,7 +219,7 @@ def test_every_unit_is_known():
         "agents": {"elite_num"},
         "units": {"hidden_size"},
         "requests": {"llm_attempts", "max_llm_calls"},
-        "tokens": {"max_answer_tokens", "max_llm_tokens"},
+        "tokens": {"llm_context", "max_answer_tokens", "max_llm_tokens"},
         "per million tokens": {"price_in", "price_out"},
         "seconds": {"llm_deadline"},
         "processes": {"num_workers", "num_learners"},

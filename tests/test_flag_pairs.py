@@ -31,7 +31,7 @@ OTHERS: dict[str, list[dict[str, Any]]] = {
     "stop": [{"stop_success": 0.5}],
     "display": [{"display_interval": 20}, {"display_interval": 100_000}],
     "evaluation": [{"eval_episodes": 1, "final_episodes": 1}],
-    "calls": [{"max_llm_calls": 1}, {"max_llm_tokens": 1}, {"llm_attempts": 1}],
+    "calls": [{"max_llm_calls": 1}, {"max_llm_tokens": 1}, {"llm_attempts": 1}, {"llm_context": 1}],
     "prices": [{"price_in": 2.0, "price_out": 8.0}],
     "population": [{"pop_size": 1, "elite_num": 1}, {"pop_size": 4, "elite_num": 1}],
     "search": [{"LLM_freq": 40}, {"LLM_freq": 100_000}],

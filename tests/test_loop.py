@@ -18,6 +18,7 @@ from replay_buffer import EXPLORATION
 from reward_code import Failure
 from runs.interruption import Interruption
 from search_doubles import ScriptedModel
+from workers.randomness import Use
 
 SMALL = (
     "--model=builtin --env-name=window-close-v2 --total-timesteps=900 --init-exploration-steps=120 --episode-length=40 "
@@ -39,8 +40,8 @@ def begin(lares):
 
 
 @pytest.fixture
-def scratch(tmp_path):
-    with loop(tmp_path) as lares:
+def scratch(tmp_path, request):
+    with loop(tmp_path, flags=getattr(request, "param", "")) as lares:
         begin(lares)
         yield lares
 
@@ -107,6 +108,7 @@ def test_every_transition_carries_the_reward_of_every_function(scratch):
         np.testing.assert_allclose(scratch.buffer.columns["rewards"][:size, slot], expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("scratch", ["--seed=4"], indirect=True)  # with which builtin writes nothing that is constant
 def test_a_search_round_keeps_elites_and_relabels_the_rest(scratch, monkeypatch):
     scratch.collect()
     learn(scratch, 3)
@@ -207,6 +209,29 @@ def test_ranking_goes_by_success_then_by_how_near_it_was_or_as_published_by_retu
     monkeypatch.setattr(scratch.search, "improve", lambda _, best, report, elites, *rest: told.append(elites) or [])
     scratch.search_round()
     assert [function.slot for function, _ in told[0]] == ranking
+
+
+def test_a_lucky_episode_is_outranked_by_nearness_over_fresh_episodes(scratch, monkeypatch):
+    genuine, used, told = scratch.simulator.evaluate, [], []
+
+    def evaluate(agents, policies, episodes, use, number):
+        used.append(use)
+        found = genuine(agents, policies, episodes, use, number)
+        for agent, score in found.items():
+            for place, episode in enumerate(score.episodes):
+                lucky = agent == 0 and place == 0 and len(used) == 1
+                episode.success[:], episode.distance[:] = lucky, [0.4, 0.3, 0.1, 0.2][agent]
+        return found
+
+    monkeypatch.setattr(scratch.simulator, "evaluate", evaluate)
+    monkeypatch.setattr(scratch.search, "improve", lambda _, best, report, elites, *rest: told.append(elites) or [])
+    scratch.search_round()
+    assert [function.slot for function, _ in told[0]] == [2, 3]
+    assert used == [Use.EVALUATION_START, Use.RANKING_START]
+    starts = {episode.transitions["obs"][0].tobytes() for episode in told[0][0][1].score.episodes}
+    assert len(starts) == 4  # twice the episodes of an evaluation, all of them different
+    assert scratch.roster.functions[0].scores["0"]["success_rate"] == 0.25
+    assert [scratch.roster.functions[slot].scores["0"]["rank"] for slot in scratch.slots] == [4, 3, 1, 2]
 
 
 def test_a_function_that_fails_later_loses_its_place_alone(scratch, monkeypatch):

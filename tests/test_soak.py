@@ -30,7 +30,7 @@ from search.remote import RemoteModel
 from search.rounds import RewardSearch
 from search_doubles import FakeWorkers, make_task, random_columns
 
-REPORT = AgentReport(0.3, 0.0, 1.0, (0.03, 0.2), {"reach": (0.5, 0.0, 1.0)}, {"obj_to_target": 0.2})
+REPORT = AgentReport(0.3, 0.0, 1.0, (0.03, 0.2), {"reach": (0.5, 0.0, 1.0)})
 PROGRAM = "```python\ndef compute_reward(obj, target):\n    return {} - abs(obj[0] - target[0]), {{}}\n```"
 REJECTED = (
     "I cannot help with that.",

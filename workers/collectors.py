@@ -6,7 +6,6 @@ thread. Every episode depends on its own seed alone, so results cannot depend on
 
 import contextlib
 import itertools
-import math
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -121,7 +120,7 @@ def _raise_error(header: Header) -> None:
 
 def _episode(header: Header, arrays: Arrays) -> Episode:
     success, distance = arrays.pop("success"), arrays.pop("distance")
-    return Episode(arrays, success, distance, header["metrics"], header["failed"])
+    return Episode(arrays, success, distance, header["failed"])
 
 
 class _Worker:
@@ -162,7 +161,7 @@ class _Worker:
 
     def episode(self, order: Order) -> tuple[Header, Arrays]:
         """Collect one episode. What goes wrong in the environment ends it, and is told as its ``failed``."""
-        task, taken, failed, metrics = self.task, 0, "", {}
+        task, taken, failed = self.task, 0, ""
         generator = None if order.noise_seed is None else np.random.default_rng(order.noise_seed)
         seen = np.zeros((order.steps + 1, task.obs_size), np.float32)
         columns: Arrays = {"success": np.zeros(order.steps, bool)}
@@ -184,14 +183,13 @@ class _Worker:
                 taken += 1
                 seen[taken] = step.obs
                 over = step.over
-            metrics = {name: value for name, value in environment.metrics().items() if math.isfinite(value)}
         except EnvironmentFailed as error:
             failed = f"after {taken} decisions: {error}"
             self.drop_environment()
         arrays = {"obs": seen[:taken], "next_obs": seen[1 : taken + 1]}
         arrays |= {name: column[:taken] for name, column in columns.items()}
         _fill_undefined(arrays["distance"])
-        return {"metrics": metrics, "failed": failed}, arrays
+        return {"failed": failed}, arrays
 
     def make_environment(self) -> TaskEnvironment:
         """Make the environment in which episodes are run."""

@@ -24,6 +24,7 @@ class Use(enum.IntEnum):
     CONFIRMATION_START = 11
     FINAL_START = 12
     EXAMINATION_START = 13  # after the run, by evaluate.py
+    RANKING_START = 14
 
 
 def seed_for(seed: int, use: Use, *indices: int) -> int:

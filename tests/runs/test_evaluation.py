@@ -160,7 +160,7 @@ def test_a_video_shows_the_episode_and_marks_its_success(tmp_path):
     environment.close()
     first = success.index(True)
     cut = slice(max(first - 3, 0), first + 2)
-    episode = Episode({"action": np.array(actions[: cut.stop])}, np.array(success[: cut.stop]), np.zeros(cut.stop), {})
+    episode = Episode({"action": np.array(actions[: cut.stop])}, np.array(success[: cut.stop]), np.zeros(cut.stop))
     film(task, [(5, episode)], tmp_path / "film.mp4", camera="topview")
     frames = imageio.imread(tmp_path / "film.mp4")
     assert len(frames) >= cut.stop

@@ -12,7 +12,7 @@ from search.rounds import RewardSearch
 from search.scoring import Experience, judge, sampled
 from search_doubles import INPUTS, FakeWorkers, ScriptedModel, call, make_task, random_columns
 
-REPORT = AgentReport(0.35, 987.6, 123.4, (0.031, 0.22), {}, {})
+REPORT = AgentReport(0.35, 987.6, 123.4, (0.031, 0.22), {})
 LENGTH, EPISODES = 5, 24
 PROBE = random_columns(np.random.default_rng(8), 60)
 

@@ -15,7 +15,7 @@ from search.rounds import RewardSearch
 from search.scoring import Experience
 from search_doubles import INPUTS, ScriptedModel, call, make_task, random_columns
 
-REPORT = AgentReport(0.35, 987.6, 123.4, (0.031, 0.22), {}, {})
+REPORT = AgentReport(0.35, 987.6, 123.4, (0.031, 0.22), {})
 LENGTH, EPISODES = 4, 90
 
 SOURCE = """WEIGHT = 2.0

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from errors import UsageError
@@ -12,9 +13,12 @@ from search.feedback import AgentReport
 from search.rounds import RewardSearch
 from search_doubles import FakeWorkers, ScriptedModel, make_task
 from task_specs import get_task
+from tasks.environment import PROBE_STARTS, TaskEnvironment, record_probe
+from tasks.measures import Measures
 
 SETTINGS = ("from_scratch", "with_init")
-REPORT = AgentReport(0.25, 10.0, 20.0, (0.03, 0.2), {"reach": (0.5, 0.25, 0.75)}, {"obj_to_target": 0.21})
+SHARED = ("course", "population", "gone", "earlier")  # what is told of a round, the same in both
+REPORT = AgentReport(0.25, 10.0, 20.0, (0.03, 0.2), {"reach": (0.5, 0.25, 0.75)})
 
 
 def make_search(setting, task=None, model=None, **options):
@@ -44,6 +48,7 @@ def test_the_first_prompt_says_what_a_reward_needs(setting):
     assert task.success in text
     assert (task.success_expression if setting == "from_scratch" else task.human_reward.success_source) in text
     assert "137 steps" in text
+    assert "called once for each of the 137 steps" in text
     for variable in task.variables:
         shape = re.escape(str(variable.shape)) if variable.shape else "a number"
         assert re.search(rf"^- {variable.name} \(.*{shape}, in {variable.unit}\): {variable.meaning}$", text, re.M)
@@ -67,7 +72,7 @@ def test_no_field_stays_open(setting, tmp_path):
     assert not any("\n\n\n\n" in text for text in texts)
 
 
-@pytest.mark.parametrize("name", ["system", "rejected", "order", "human_feedback"])
+@pytest.mark.parametrize("name", [*SHARED, "system", "scene", "observation", "rejected", "order", "human_feedback"])
 def test_both_settings_state_the_same_contract(name):
     one, other = ((prompting.DIRECTORY / setting / f"{name}.txt").read_text() for setting in SETTINGS)
     assert one == other
@@ -141,3 +146,37 @@ def test_the_scene_is_the_tasks_own(setting):
         assert " arm" not in text
     metaworld = get_task("window-close")
     assert "two-finger gripper" in system(environment_class=metaworld.environment_class)
+
+
+@pytest.mark.parametrize("repeat", [1, 5])
+def test_the_prompt_of_a_real_task_says_what_its_figures_are_measured_by(repeat):
+    task = get_task("drawer-open")
+    probe = record_probe(task, 0, action_repeat=repeat)
+    starts = {name: column[:PROBE_STARTS] for name, column in probe.items()}
+    system, user = prompting.Prompts("from_scratch").opening(task, 150, repeat, "last", starts)
+    assert f"by about {0.01 * repeat:g} from one call" in system["content"]
+    assert "with its weight" in system["content"]
+    calls = "150 steps" if repeat == 1 else "30 decisions of an episode, each one action over 5 steps"
+    assert f"called once for each of the {calls}" in user["content"]
+    assert "at its last step" in user["content"]
+    places = {name: Measures(task).column(name, starts) for name in ("tcp_center", "obj", "target")}
+    for one, other in (("tcp_center", "obj"), ("obj", "target")):
+        distances = [np.linalg.norm(a - b) for a, b in zip(places[one], places[other], strict=True)]
+        low, high = f"{min(distances):.2g}", f"{max(distances):.2g}"
+        said = low if low == high else f"{low} to {high}"
+        assert f"- {one} is {said} m from {other}\n" in user["content"]
+
+
+def test_the_layout_of_the_observation_is_the_environments():
+    text = (prompting.DIRECTORY / "from_scratch" / "observation.txt").read_text()
+    places = {name: (int(first), int(last)) for first, last, name in re.findall(r"\[(\d+):(\d+)\] the (\w+)", text)}
+    environment = TaskEnvironment(get_task("drawer-open"))
+    environment.reset(0)
+    before = environment.obs.copy()
+    environment.step(np.ones(4))
+    values = environment.values()
+    for said, name in (("hand", "hand"), ("object", "obj"), ("target", "target")):
+        np.testing.assert_allclose(environment.obs[slice(*places[said])], values[name])
+    assert environment.obs[3] == values["gripper_opening"]
+    np.testing.assert_array_equal(environment.obs[18:36], before[:18])
+    assert not environment.obs[11:18].any()

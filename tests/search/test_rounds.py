@@ -18,7 +18,7 @@ from search.rounds import RewardSearch
 from search.terms import MOVE, task_terms
 from search_doubles import HUMAN_SOURCE, FakeWorkers, ScriptedModel, make_task, random_columns
 
-REPORT = AgentReport(0.35, 987.6, 123.4, (0.031, 0.22), {"reach": (0.5, 0.25, 0.75)}, {"obj_to_target": 0.21})
+REPORT = AgentReport(0.35, 987.6, 123.4, (0.031, 0.22), {"reach": (0.5, 0.25, 0.75)})
 AWAY = ServiceAway("the service is out for lunch")
 
 
@@ -246,7 +246,7 @@ def test_the_best_response_goes_back_with_what_came_of_it():
     assert [message["role"] for message in messages] == ["system", "user", "assistant", "user"]
     assert messages[:2] == model.requests[0].messages
     assert messages[2]["content"] == good(2)
-    for figure in ("35%", "123.4", "reach: mean 0.5, min 0.25, max 0.75", "obj_to_target: 0.21"):
+    for figure in ("35%", "123.4", "reach: mean 0.5, min 0.25, max 0.75"):
         assert figure in messages[3]["content"]
 
 
@@ -318,11 +318,11 @@ def test_a_best_human_reward_is_what_is_to_be_improved():
     model = ScriptedModel([[good(1)], [good(2)]])
     search = make_search(model, setting="with_init")
     (function,) = search.initial(1)
-    report = AgentReport(0.9, 555.5, 555.5, (0.0, 0.07), {}, {"obj_to_target": 0.07})
+    report = AgentReport(0.9, 555.5, 555.5, (0.0, 0.07), {})
     (improved,) = search.improve(1, None, report, [(function, REPORT)], 1)
     messages = model.requests[-1].messages
     assert [message["role"] for message in messages] == ["system", "user"]
-    for part in ("secret_human_shaping = 1.0", "90%", "555.5", "obj_to_target: 0.07"):
+    for part in ("secret_human_shaping = 1.0", "90%", "555.5"):
         assert part in messages[1]["content"]
     assert improved.messages == messages
 

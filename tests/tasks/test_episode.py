@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tasks.episode import Episode, Score
+from tasks.episode import Episode, Score, ranked, ranked_beyond_chance
 
 
 def episode(success, distance=None, terminal=False):
@@ -11,7 +11,7 @@ def episode(success, distance=None, terminal=False):
     ends = np.zeros(len(success), np.float32)
     ends[-1:] = terminal
     distance = np.where(success, 0, 1) if distance is None else distance
-    return Episode({"env_reward": np.ones(len(success)), "terminal": ends}, success, np.float32(distance), {})
+    return Episode({"env_reward": np.ones(len(success)), "terminal": ends}, success, np.float32(distance))
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,30 @@ def test_a_score_counts_by_its_rule_and_says_the_others():
 def test_the_distance_averages_the_nearest_and_the_last():
     summary = Score([episode([0, 0, 0], [5, 1, 3]), episode([0, 1, 0], [2, 0, 1])]).summary()
     assert (summary["nearest_distance"], summary["final_distance"], summary["distance"]) == (0.5, 2.0, 1.25)
+
+
+def score(solved, of, distance):
+    return Score([episode([number < solved], [distance]) for number in range(of)])
+
+
+def test_one_lucky_episode_in_twenty_decides_no_ranking():
+    scores = {0: score(1, 20, 0.3), 1: score(0, 20, 0.1), 2: score(0, 20, 0.2)}
+    assert ranked(scores, "success") == [0, 1, 2]
+    assert ranked_beyond_chance(scores) == [1, 2, 0]
+
+
+def test_what_chance_cannot_have_made_decides():
+    scores = {
+        0: score(20, 20, 0.2),
+        1: score(17, 20, 0.1),  # within the interval of 20 of 20, which begins at 0.84
+        2: score(14, 20, 0.05),  # not within it
+        3: score(0, 20, 0.01),
+        4: score(2, 20, 0.3),  # within the interval of 0 of 20, which ends at 0.16
+    }
+    assert ranked_beyond_chance(scores) == [1, 0, 2, 3, 4]
+    assert ranked_beyond_chance({0: score(4, 20, 0.3), 1: score(0, 20, 0.1)}) == [0, 1]
+
+
+def test_more_episodes_join_a_score():
+    joined = Score([episode([1]), episode([0])], "last").joined(Score([episode([0])] * 2, "last"))
+    assert (joined.success_rate, joined.rule, len(joined.episodes)) == (0.25, "last", 4)

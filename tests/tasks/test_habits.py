@@ -9,6 +9,7 @@ from errors import RunError, UsageError
 from task_specs import get_task
 from tasks.environment import EnvironmentFailed, TaskEnvironment, record_probe, start_remarks
 from tasks.episode import UNIFORM, Order, Score
+from tasks.measures import Measures
 from workers.collectors import Collectors, PolicyShape
 
 HABITS = str(Path(__file__).parents[1] / "environment_habits.py")
@@ -64,7 +65,7 @@ def test_an_episode_that_ends_by_itself(name, terminal, repeat):
     assert not episode.failed
     assert len(episode.success) == -(-20 // repeat)
     assert episode.transitions["terminal"].tolist() == [0] * (len(episode.success) - 1) + [terminal]
-    assert len(record_probe(habit(name), 0, action_repeat=repeat)["action"]) == 100
+    assert len(record_probe(habit(name), 0, action_repeat=repeat)["action"]) == 105
 
 
 def test_observations_of_every_form_are_vectors_of_their_own():
@@ -105,7 +106,7 @@ def test_a_task_without_success_is_never_solved():
     summary = Score(episodes).summary()
     assert (summary["success_rate"], summary["distance"]) == (0, 1)
     assert summary["env_return"] < 0
-    assert "distance" not in str(episodes[0].metrics)
+    assert Measures(habit("WithoutSuccess")).course(episodes[0].transitions) == {}
 
 
 @pytest.mark.parametrize("criterion", ["np.all(np.abs(obs) < 0.6)", "all(abs(x - position) < 0.1 for x in obs)"])
@@ -118,7 +119,8 @@ def test_a_criterion_over_vectors_is_no_quantity_but_counts(criterion):
     environment.reset(0)
     step = environment.step(np.zeros(1))
     environment.close()
-    assert environment.metrics() == {}
+    columns = {"next_obs": step.obs[None], "action": np.zeros((1, 1)), "variables": step.obs[None, :1]}
+    assert Measures(task).course(columns) == {}
     assert step.distance == (not step.success)
 
 
