@@ -376,7 +376,7 @@ def test_losses_of_an_agent_that_diverged_and_returned_are_those_since_its_retur
 
 
 def random_networks(count, sizes, seed, layer_norm=False):
-    networks = BatchedMLP(sizes, torch.zeros(count * parameter_count(sizes)), layer_norm)
+    networks = BatchedMLP(sizes, torch.zeros(count * parameter_count(sizes)), layer_norm=layer_norm)
     for index in range(count):
         networks.initialize(index, torch.Generator().manual_seed(seed + index))
     return networks
