@@ -287,7 +287,7 @@ class LaRes:
             list(self.scores), self.population.policies(), self.args.eval_episodes, Use.RANKING_START, self.round
         )
         self.scores = {agent: self.scores[agent].joined(score) for agent, score in more.items()}
-        ranking = ranked_beyond_chance(self.scores)
+        ranking = ranked_beyond_chance(self.scores, self.roster.nearest)
         self.roster.keep_scores(self.round, self.env_steps, self.scores, ranking)
         return ranking
 

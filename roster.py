@@ -38,6 +38,8 @@ class Roster:
         functions: the reward function in each slot.
         success_now: the best agent's success rate in the last evaluation, None before the first.
         best_so_far: the highest success rate of each agent in any evaluation since it has its reward function.
+        nearest: how near to success each agent came in the best evaluation since the last search round (see
+            `Score.distance`): a policy that was lost again shows all the same where its reward leads.
         diverged: agents whose networks are unusable, with the reason. Their reward functions go on giving rewards, so
             that their columns stay complete.
         failed: agents whose reward function failed, with the reason. Their columns are incomplete, so only a new
@@ -62,6 +64,7 @@ class Roster:
         self.functions: dict[int, RewardFunction] = {}
         self.success_now: float | None = None
         self.best_so_far: dict[int, float] = {}
+        self.nearest: dict[int, float] = {}
         self.diverged: dict[int, str] = {}
         self.failed: dict[int, str] = {}
         self._good = [population.agent_state(agent) for agent in range(population.count)]
@@ -168,6 +171,7 @@ class Roster:
         self.success_now = scores[ranking[0]].success_rate
         for rank, agent in enumerate(ranking, 1):
             self.best_so_far[agent] = max(self.best_so_far.get(agent, 0.0), scores[agent].success_rate)
+            self.nearest[agent] = min(self.nearest.get(agent, np.inf), scores[agent].distance)
             if agent in self.functions:
                 function = self.functions[agent]
                 function.scores[str(round)] = figures = {**scores[agent].summary(), "rank": rank}
@@ -257,6 +261,7 @@ class Roster:
                 self._population.inherit_actor(best, agent)
         for agent in newcomers:
             self.failed.pop(agent, None)
+        self.nearest.clear()
         self.remember()
 
     def start_over(self, initial_seed: int) -> None:
@@ -279,6 +284,7 @@ class Roster:
             "good": self._good,
             "success_now": self.success_now,
             "best_so_far": dict(self.best_so_far),
+            "nearest": dict(self.nearest),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -288,3 +294,4 @@ class Roster:
         self._good = list(state["good"])
         self.success_now = state["success_now"]
         self.best_so_far = {int(agent): rate for agent, rate in state["best_so_far"].items()}
+        self.nearest = {int(agent): distance for agent, distance in state["nearest"].items()}

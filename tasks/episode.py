@@ -154,15 +154,15 @@ def ranked(scores: Mapping[int, Score], by: str) -> list[int]:
     return sorted(scores, key=lambda agent: scores[agent].fitness(by), reverse=True)
 
 
-def ranked_beyond_chance(scores: Mapping[int, Score]) -> list[int]:
+def ranked_beyond_chance(scores: Mapping[int, Score], nearest: Mapping[int, float]) -> list[int]:
     """Return the agents, best one first, so that no single lucky episode decides.
 
-    The one with the highest success rate, and all whose rates are within chance of it, come first, in the order of how
-    near to success their episodes came; then those that are left, in the same way.
+    The one with the highest success rate, and all whose rates are within chance of it, come first, in the order of
+    their distances from success in `nearest`; then those that are left, in the same way.
     """
     left, ranking = ranked(scores, "success"), list[int]()
     while left:
         equals = [agent for agent in left if scores[agent].within_chance(scores[left[0]])]
-        ranking += sorted(equals, key=lambda agent: scores[agent].distance)
+        ranking += sorted(equals, key=lambda agent: nearest[agent])
         left = [agent for agent in left if agent not in equals]
     return ranking

@@ -48,10 +48,19 @@ def score(solved, of, distance):
     return Score([episode([number < solved], [distance]) for number in range(of)])
 
 
+def distances(scores):
+    return {agent: found.distance for agent, found in scores.items()}
+
+
 def test_one_lucky_episode_in_twenty_decides_no_ranking():
     scores = {0: score(1, 20, 0.3), 1: score(0, 20, 0.1), 2: score(0, 20, 0.2)}
     assert ranked(scores, "success") == [0, 1, 2]
-    assert ranked_beyond_chance(scores) == [1, 2, 0]
+    assert ranked_beyond_chance(scores, distances(scores)) == [1, 2, 0]
+
+
+def test_whoever_came_nearest_in_any_evaluation_goes_first_among_equals():
+    scores = {0: score(0, 20, 0.1), 1: score(0, 20, 0.2), 2: score(12, 20, 0.1)}
+    assert ranked_beyond_chance(scores, {0: 0.1, 1: 0.05, 2: 0.1}) == [2, 1, 0]
 
 
 def test_what_chance_cannot_have_made_decides():
@@ -62,8 +71,9 @@ def test_what_chance_cannot_have_made_decides():
         3: score(0, 20, 0.01),
         4: score(2, 20, 0.3),  # within the interval of 0 of 20, which ends at 0.16
     }
-    assert ranked_beyond_chance(scores) == [1, 0, 2, 3, 4]
-    assert ranked_beyond_chance({0: score(4, 20, 0.3), 1: score(0, 20, 0.1)}) == [0, 1]
+    assert ranked_beyond_chance(scores, distances(scores)) == [1, 0, 2, 3, 4]
+    scores = {0: score(4, 20, 0.3), 1: score(0, 20, 0.1)}
+    assert ranked_beyond_chance(scores, distances(scores)) == [0, 1]
 
 
 def test_more_episodes_join_a_score():
