@@ -5,6 +5,7 @@ python sweep.py quick --jobs 2                    two runs at once, on this mach
 python sweep.py paper --only from_scratch --model builtin --seed 1 2 3
 python sweep.py --env-name door-close-v2 hammer-v2 --seed 1 2 --model builtin
 python sweep.py status logs/quick                 how far they are, from any terminal
+RAY_ADDRESS=... python sweep.py paper --cpus 2    on a cluster, see docs/clusters.md
 
 SWEEP is a YAML file, whose form the head of sweeps/plan.py explains, or the name of one in sweeps/: paper, quick or
 ablations. Every flag of the entry scripts may stand behind it; one with several values makes a run of each, and takes
@@ -12,9 +13,11 @@ the place of the same flag in the file. The same command again goes on where the
 """
 
 import argparse
+import contextlib
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if __name__ == "__main__":  # what is ours comes first, whatever PYTHONPATH and PYTHONSAFEPATH say
     sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -24,14 +27,18 @@ if __name__ == "__main__":  # what is ours comes first, whatever PYTHONPATH and 
 
 from runs.command import exit_code, parser
 from runs.exit_status import exit_status
+from runs.flags import real, whole
 from runs.interruption import Interruption
 from runs.lock import lock
 from sweeps.board import Board, failures, headline, print_table, write_results
-from sweeps.limits import Bounds, Limits
-from sweeps.local import Crew, record_path
-from sweeps.plan import Sweep, find, load, plan
+from sweeps.limits import Bounds
+from sweeps.local import Machine, record_path
+from sweeps.plan import PlannedRun, Sweep, find, load, plan
 from sweeps.progress import is_done, read_progress
 from workers.machine import cores
+
+if TYPE_CHECKING:
+    from sweeps.cluster import Cluster
 
 
 def parse_args(words: list[str]) -> tuple[argparse.Namespace, dict[str, list[str]]]:
@@ -41,14 +48,17 @@ def parse_args(words: list[str]) -> tuple[argparse.Namespace, dict[str, list[str
     flags.add_argument("--only", action="append", default=[], metavar="NAME", help="this one of the sweeps in the file")
     flags.add_argument("--setting", choices=("from_scratch", "with_init"), help="instead of the file's")
     flags.add_argument(
-        "--jobs", type=_whole, default=os.environ.get("JOBS", "1"), metavar="N",
+        "--jobs", type=whole(1), default=os.environ.get("JOBS", "1"), metavar="N",
         help="runs at once on this machine (default: the variable JOBS, or 1)",
     )  # fmt: skip
     flags.add_argument(
-        "--cpus", type=_whole, metavar="N",
-        help="cores of a run, unless its own flags say it (default: the machine's, divided among the jobs)",
+        "--cpus", type=whole(1), metavar="N",
+        help="cores of a run (default: the machine's, divided among the jobs; 1 on a cluster)",
     )  # fmt: skip
-    flags.add_argument("--tries", type=_whole, default=3, metavar="N", help="starts of a run at most (default: 3)")
+    flags.add_argument(
+        "--gpus", type=real(0), default=0.0, metavar="X", help="GPUs of a run on a cluster, such as 0.25 (default: 0)"
+    )
+    flags.add_argument("--tries", type=whole(1), default=3, metavar="N", help="starts of a run at most (default: 3)")
     bounds = (
         ("requests_per_minute", "requests to the language model in any minute"),
         ("tokens_per_minute", "tokens, sent and received, in any minute"),
@@ -57,7 +67,7 @@ def parse_args(words: list[str]) -> tuple[argparse.Namespace, dict[str, list[str
     )
     for flag, what in bounds:
         help_text = f"most {what}, of all runs together (default: no bound)"
-        flags.add_argument(f"--{flag}", type=_whole, default=0, metavar="N", help=help_text)
+        flags.add_argument(f"--{flag}", type=whole(1), default=0, metavar="N", help=help_text)
     flags.add_argument(
         "--log-dir", "--log_dir", type=Path, default=Path("logs"), metavar="PATH", help="(default: logs)"
     )
@@ -67,15 +77,16 @@ def parse_args(words: list[str]) -> tuple[argparse.Namespace, dict[str, list[str
     args, rest = flags.parse_known_args(words[len(named) :])
     args.sweep = named[0] if named else ""
     given: dict[str, list[str]] = {}
+    values: list[str] | None = None
     for word in rest:
         flag, equals, value = word.partition("=")
         if word.startswith("-") and not _is_number(word):
-            values = given[flag] = []
-            values += [value] if equals else []
-        elif given:
-            given[list(given)[-1]].append(word)
-        else:
+            given.pop(flag, None)  # of two the last one counts, and where it stands
+            values = given[flag] = [value] if equals else []
+        elif values is None:
             flags.error(f"{word!r} belongs to no flag")
+        else:
+            values.append(word)
     if not args.sweep and not given:
         flags.error("there is nothing to run; name a sweep (paper, quick, ablations or a YAML file) or give flags")
     return args, given
@@ -86,18 +97,37 @@ def run(args: argparse.Namespace, given: dict[str, list[str]], interruption: Int
     name = args.exp_name or "_".join([Path(args.sweep).stem or "sweep", *args.only])
     file = find(args.sweep) if args.sweep else None
     sweep = Sweep(args.log_dir / name, plan(file, args.only, args.setting, given))
-    whole = sweep.with_earlier()
+    sweep.with_earlier()  # which refuses runs with other flags
     open_runs = [one for one in sweep.runs if not is_done(sweep.directory_of(one))]
     done = len(sweep.runs) - len(open_runs)
     print(f"sweep {name} in {sweep.directory}: {len(sweep.runs)} runs{f', {done} of them done' if done else ''}")
-    bounds = Bounds(args.requests_per_minute, args.tokens_per_minute, args.all_llm_calls, args.all_llm_tokens)
-    cpus = args.cpus or max(cores() // args.jobs, 1)
-    at_once, expected = args.jobs, None
+    with contextlib.ExitStack() as stack:
+        cpus, place = args.cpus or max(cores() // args.jobs, 1), None
+        if os.environ.get("RAY_ADDRESS") and open_runs:
+            from sweeps.cluster import Cluster  # and what it needs, only where there is one
+
+            cpus = args.cpus or 1
+            place = stack.enter_context(Cluster(cpus, args.gpus))
+        return carry_out(args, sweep, open_runs, cpus, place or Machine(args.jobs, cpus), interruption)
+
+
+def carry_out(
+    args: argparse.Namespace,
+    sweep: Sweep,
+    open_runs: list[PlannedRun],
+    cpus: int,
+    place: "Machine | Cluster",
+    interruption: Interruption,
+) -> int:
+    """Say what the open runs will cost, see them through at some place, and sum up; return the exit status."""
+    needed: dict[str, float] = {}
+    at_once, expected = 1, None
     if open_runs:
         from sweeps import estimate  # slow, since it brings all that learns
 
         costs = estimate.estimate(open_runs, cpus)
-        at_once = estimate.fitting(costs, args.jobs)
+        needed = {name: cost.memory for name, cost in costs.items()}
+        at_once = place.at_once(needed.values())
         expected = sum(cost.seconds for cost in costs.values()) / sum(one.args.total_timesteps for one in open_runs)
         print(estimate.describe(costs, at_once), flush=True)
     if args.dry_run:
@@ -106,14 +136,14 @@ def run(args: argparse.Namespace, given: dict[str, list[str]], interruption: Int
         return 0
     sweep.directory.mkdir(parents=True, exist_ok=True)
     with lock(sweep.directory):
-        whole.save()
+        sweep.with_earlier().save()
         open_runs = [one for one in open_runs if not is_done(sweep.directory_of(one))]  # until now others had it
         for one in open_runs:
             record_path(sweep.directory_of(one)).unlink(missing_ok=True)
-        answer = Limits(bounds, sweep.directory).answer if bounds.any() else None
+        bounds = Bounds(args.requests_per_minute, args.tokens_per_minute, args.all_llm_calls, args.all_llm_tokens)
         with Board(sweep, at_once, expected) as board:
-            crew = Crew(sweep.directory, at_once, args.tries, cpus, answer)
-            crew.see_through(open_runs, interruption, board.look)
+            if open_runs:
+                place.see_through(sweep.directory, open_runs, needed, args.tries, bounds, interruption, board.look)
         results = "" if interruption.requested() else write_results(sweep, board.progress)
     print("\n".join(part for part in (headline(board.progress), *failures(board.progress), results) if part))
     if any(one.status != "done" for one in board.progress):
@@ -138,12 +168,6 @@ def main() -> int:
     with exit_status() as ended:
         ended.code = run(args, given, ended.interruption)
     return ended.code
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
 
 
 def _is_number(word: str) -> bool:

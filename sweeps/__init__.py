@@ -7,7 +7,8 @@ itself lies in files as well, so that it can be stopped, killed and started agai
 `sweep.py` uses
 
 - `plan`: which runs there are, `Sweep`; `estimate`: what they will cost,
-- `local`: runs as processes on this machine, `Crew`; `limits`: what all of them may send to a language model,
+- `local`: runs as processes on this machine, `Machine`; `cluster`: on the nodes of a Ray cluster, `Cluster`,
+- `limits`: what all of them may send to a language model,
 - `progress`: how far each run is; `board`: that as a table, live or in lines, and the results at the end.
 
 The sweeps that come with LaRes are the YAML files beside these modules.

@@ -10,7 +10,6 @@ from search.prompting import Prompts
 from search.tokens import tokens_of
 from sweeps.plan import PlannedRun
 from task_specs import Task, get_task
-from workers.machine import memory
 
 _ANSWER = 350  # tokens of an answer, as those in recordings/ have them
 _WITHOUT_TOKENS = ("builtin", "replay:", "replay-any:", "manual:")  # with what the names of such models begin
@@ -60,15 +59,9 @@ def estimate(runs: Sequence[PlannedRun], cpus: int) -> dict[str, Estimate]:
     return found
 
 
-def fitting(estimates: Mapping[str, Estimate], jobs: int) -> int:
-    """Return how many of the runs there can be at once: `jobs`, or fewer where the memory does not hold so many."""
-    free = memory()
-    most = jobs if free is None else int(free / max(cost.memory for cost in estimates.values()))
-    return max(1, min(jobs, most, len(estimates)))
-
-
 def describe(estimates: Mapping[str, Estimate], at_once: int) -> str:
-    """Return what the runs will cost together, in a line."""
+    """Return what the runs will cost together, with so many at once, in a line."""
+    at_once = max(min(at_once, len(estimates)), 1)
     costs = estimates.values()
     seconds = max(sum(cost.seconds for cost in costs) / at_once, max(cost.seconds for cost in costs))
     money = sum(cost.money for cost in costs)

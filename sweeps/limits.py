@@ -1,6 +1,5 @@
 """One rate and one budget for what all runs of a sweep send to a language model."""
 
-import json
 import time
 from collections import deque
 from collections.abc import Callable
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeps.plan import write
+from sweeps.files import read, write
 
 FILE = "spent.json"
 MINUTE = 60.0  # seconds
@@ -64,9 +63,7 @@ class Limits:
         self._requests: deque[_Request] = deque()  # of the last minute, and those to come
         self._expected: dict[int, _Request] = {}  # requests whose tokens are not known yet, by number
         self._number = 0
-        self._spent: dict[str, int] = {"calls": 0, "tokens": 0}
-        if self._path.exists():
-            self._spent |= json.loads(self._path.read_text(encoding="utf-8"))
+        self._spent: dict[str, int] = {"calls": 0, "tokens": 0} | read(self._path)
 
     def ask(self, tokens: int) -> tuple[int, float]:
         """Let a request through that will take about `tokens`, both ways.

@@ -8,15 +8,18 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from runs.interruption import Interruption
 from runs.lock import is_locked
 from search.turns import VARIABLE
 from sweeps.desk import Answer, Desk
-from sweeps.plan import PlannedRun, write
+from sweeps.files import read, write
+from sweeps.limits import Bounds, Limits
+from sweeps.plan import PlannedRun
+from workers.machine import memory
 
 POLL_INTERVAL = 0.2  # seconds
 PROJECT = Path(__file__).parents[1]
@@ -36,16 +39,28 @@ class Record:
     """What the sweep knows of a run beside the run's own files, in a file beside its directory.
 
     Attributes:
-        status: "running", "done", "failed", or "stopped" when it can go on.
+        status: "waiting", "running", "done", "failed", or "stopped" when it can go on.
         tries: how often it was started since the sweep was.
         exit_status: of the last process, None while there is none; 128 and more after a signal.
         host: where it runs or ran.
     """
 
-    status: str
+    status: str = "waiting"
     tries: int = 0
     exit_status: int | None = None
     host: str = ""
+
+
+def read_record(directory: Path) -> Record:
+    """Return the record of the run in a directory."""
+    return Record(**read(record_path(directory)))
+
+
+def give_up(directory: Path, why: str) -> None:
+    """Take note that the run in a directory failed, though no process of it could say so."""
+    with output_path(directory).open("a", encoding="utf-8") as output:
+        output.write(f"{why}\n")
+    write(record_path(directory), asdict(replace(read_record(directory), status="failed")))
 
 
 def record_path(directory: Path) -> Path:
@@ -56,6 +71,48 @@ def record_path(directory: Path) -> Path:
 def output_path(directory: Path) -> Path:
     """Return where what the run in a directory prints is kept, of all its processes."""
     return directory.with_name(f"{directory.name}.log")
+
+
+class Machine:
+    """This machine alone.
+
+    Args:
+        jobs: the most runs at once.
+        cpus: cores of a run.
+    """
+
+    def __init__(self, jobs: int, cpus: int) -> None:
+        self._jobs = jobs
+        self._cpus = cpus
+
+    def at_once(self, needed: Collection[float]) -> int:
+        """Return how many runs there can be at once that need so many bytes of memory each: `jobs`, or fewer."""
+        free = memory()
+        return self._jobs if free is None else max(1, min(self._jobs, int(free / max(needed))))
+
+    def see_through(
+        self,
+        directory: Path,
+        runs: Sequence[PlannedRun],
+        needed: Mapping[str, float],
+        tries: int,
+        bounds: Bounds,
+        interruption: Interruption,
+        look: Callable[[], None],
+    ) -> None:
+        """See runs through to their ends, or until the user wants to leave.
+
+        Args:
+            directory: of the sweep.
+            runs: in the order in which they begin.
+            needed: bytes of memory of each run, by its name.
+            tries: how often a run is started at most.
+            bounds: what all of them may send to a language model.
+            interruption, look: see :meth:`Crew.see_through`.
+        """
+        answer = Limits(bounds, directory).answer if bounds.any() else None
+        crew = Crew(directory, self.at_once(needed.values()), tries, self._cpus, answer)
+        crew.see_through(runs, interruption, look)
 
 
 class Crew:
@@ -88,7 +145,7 @@ class Crew:
             interruption: a signal goes to every run, and no more are begun; a wish for a checkpoint goes on to all.
             look: called several times a second.
         """
-        waiting = deque((run, Record("stopped", host=platform.node())) for run in runs)
+        waiting = deque((run, read_record(self._directory / run.name)) for run in runs)
         records = [record for _, record in waiting]
         try:
             while self._under_way or (waiting and not interruption.requested()):
@@ -115,6 +172,7 @@ class Crew:
     def _begin(self, run: PlannedRun, record: Record) -> "_UnderWay":
         directory = self._directory / run.name
         record.status, record.tries, record.exit_status = "running", record.tries + 1, None
+        record.host = platform.node()
         asking = self._desk.admit()
         with output_path(directory).open("ab") as output, asking or contextlib.nullcontext():
             process = subprocess.Popen(

@@ -28,6 +28,7 @@ import yaml
 
 from arguments import Arguments, Setting, default_name, parse_args
 from errors import UsageError, nearest
+from sweeps.files import read, write
 
 SHIPPED = Path(__file__).parent
 FILE = "sweep.json"
@@ -110,12 +111,11 @@ def load(directory: Path) -> Sweep:
     Raises:
         UsageError: there is none.
     """
-    try:
-        rows = json.loads((directory / FILE).read_text(encoding="utf-8"))["runs"]
-    except (OSError, ValueError, LookupError):
+    rows = read(directory / FILE).get("runs")
+    if rows is None:
         raise UsageError(
             f"{directory} is not the directory of a sweep: it has no {FILE}; give one that sweep.py has named"
-        ) from None
+        )
     return Sweep(directory, [PlannedRun(name, row["setting"], row["flags"]) for name, row in rows.items()])
 
 
@@ -163,13 +163,6 @@ def find(name: str) -> Path:
     raise UsageError(
         f"there is no sweep {name}{nearest(name, shipped)}; give a YAML file, or one of {', '.join(shipped)}"
     )
-
-
-def write(path: Path, content: Any) -> None:
-    """Write a JSON file, whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(path)
 
 
 # --- from a file to runs ----------------------------------------------------------------------------------------------

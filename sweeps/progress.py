@@ -1,15 +1,14 @@
 """How far each run of a sweep is, as its files say: from any terminal, and also after the sweep was killed."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from errors import plain_line
 from runs.lock import is_locked
 from runs.reading import read_rows
-from sweeps.local import Record, output_path, record_path
+from sweeps.files import read
+from sweeps.local import output_path, read_record
 from sweeps.plan import PlannedRun, Sweep
 
 _TAIL = 4096  # bytes of a log, in which its last line lies
@@ -47,7 +46,7 @@ class Progress:
 
 def is_done(directory: Path) -> bool:
     """Return whether the run in a directory has come to its end."""
-    return _read(directory / "summary.json").get("status") in {"finished", "solved"}
+    return read(directory / "summary.json").get("status") in {"finished", "solved"}
 
 
 def read_progress(sweep: Sweep, before: Sequence[Progress] = ()) -> list[Progress]:
@@ -72,7 +71,7 @@ def seconds_left(progress: Sequence[Progress], at_once: int, expected: float | N
 
 
 def _progress(run: PlannedRun, directory: Path, sweep_is_alive: bool) -> Progress:
-    record = Record(**(_read(record_path(directory)) or {"status": "waiting"}))
+    record = read_record(directory)
     status = record.status
     if is_done(directory):
         status = "done"
@@ -80,7 +79,7 @@ def _progress(run: PlannedRun, directory: Path, sweep_is_alive: bool) -> Progres
         status = "stopped"  # the sweep was killed, and could not say so
     rows = [row for row in read_rows(directory / "metrics.jsonl") if row.get("best")]
     success = max((row["best"]["success_rate"] for row in rows), default=None)
-    final = _read(directory / "summary.json").get("final_success_rate")
+    final = read(directory / "summary.json").get("final_success_rate")
     return Progress(
         run,
         status,
@@ -102,11 +101,3 @@ def _last_line(path: Path) -> str:
     except OSError:
         return ""
     return plain_line(next((line for line in reversed(lines) if line.strip()), ""))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -131,7 +131,7 @@ def test_a_signal_reaches_every_run_once_and_begins_no_more(sweep_of, number):
             interruption.signal = number
 
     records = see_through(sweep, interruption, look)
-    assert [record.status for record in records] == ["stopped"] * 3
+    assert [record.status for record in records] == ["stopped", "stopped", "waiting"]
     first, second, third = lives(sweep)
     assert [life["signals"] for life in (*first, *second)] == [[number], [number]]
     assert third == []

@@ -119,7 +119,7 @@ def words(tmp_path, monkeypatch, capsys):
 
 
 def test_the_plan_can_be_had_alone(words, tmp_path):
-    given = ["mine.yaml", "--seed", "3", "4", "5", "--model", "gpt-4o-mini", "--price_in", "1", "--price_out", "1"]
+    given = "mine.yaml --seed 9 --model gpt-4o-mini --seed 3 4 5 --price_in 1 --price_out 1 --all_llm_calls 9".split()
     code, out = words(*given, "--dry_run", "--jobs", "2", "--exp_name", "other")
     assert code == 0
     assert "sweep other in logs/other: 3 runs\nabout " in out
@@ -134,7 +134,7 @@ def test_the_plan_can_be_had_alone(words, tmp_path):
     [
         ("--jobs 2", "sweep.py: error: there is nothing to run"),
         ("mine.yaml hammer", "sweep.py: error: 'hammer' belongs to no flag"),
-        ("quick --jobs 0", "sweep.py: error: argument --jobs: '0' is not a whole number above 0"),
+        ("quick --jobs 0", "sweep.py: error: argument --jobs: '0' is not a whole number of at least 1"),
         ("quikc", "error: there is no sweep quikc; did you mean quick?; give a YAML file, or one of ablations, paper"),
         ("quick --env-name hamer", "error: there is no task 'hamer'; did you mean hammer"),
         ("quick --sede 1", "lares_from_scratch.py: error: there is no flag --sede"),
