@@ -204,7 +204,7 @@ class Feedback:
         except FileNotFoundError:
             return ""
         except (OSError, UnicodeDecodeError) as error:
-            self._log(f"search round {round}: {self._human_feedback} cannot be read: {error}")
+            self._log(f"warning: search round {round}: {self._human_feedback} cannot be read: {error}")
             return ""
         if not text:
             return ""

@@ -257,7 +257,9 @@ class _AnswerFiles:
         key = path, self._seen[path][0]
         if key not in self._said:
             self._said.add(key)
-            self.request.log(f"{path} holds no answer; the run still waits for one, until {_clock(self.request)}")
+            self.request.log(
+                f"warning: {path} holds no answer; the run still waits for one, until {_clock(self.request)}"
+            )
 
 
 def split_answers(text: str) -> list[str]:
