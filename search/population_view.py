@@ -9,7 +9,7 @@ _LONGEST_IDEA = 80  # characters
 _TOLD_NAMES = 3
 _TOLD_GONE = 2
 
-_IDEA = re.compile(r"^[\W_]*idea[\W_]*?[:\u2013\u2014-][\W_]*(\S.*)$", re.IGNORECASE | re.MULTILINE)
+_IDEA = re.compile(r"^[\W_]*idea[\W_]*?[:.\u2013\u2014-][\W_]*(\S.*)$", re.IGNORECASE | re.MULTILINE)
 _FENCED = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 
 

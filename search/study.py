@@ -16,6 +16,7 @@ from tasks.simulator import is_metaworld_class
 
 PARTS = 10  # of an episode
 NEAR = 0.05  # m from an object at which a hand is at work on it
+_AS_NEAR = 1e-3  # in the unit of the success criterion: moments that are as near to success as the nearest one
 _CHANCE = 0.05  # at which starts that tell solved episodes apart might do so by luck
 _SAME = 0.98  # correlation at which two start variables say the same
 _VARIES = 1e-4  # the spread from which a start variable counts as one
@@ -53,7 +54,8 @@ class Side:
     """The solved episodes of an evaluation, or the others.
 
     `parts` maps each part of the reward to its mean over all steps, `ends` each measure to its mean at episode end;
-    `nearest` and `last` say where things were at the moment nearest to success and at the end.
+    `nearest` and `last` say where things were at the moment nearest to success, of equals the one with the first of the
+    task's ways shortest, and at the end.
     """
 
     count: int
@@ -105,11 +107,20 @@ def study(task: Task, score: Score, parts: Parts) -> Study:
     moves_a_hand = is_metaworld_class(task.environment_class) and measures.ways
     pushes = _pushes(task, measures, episodes) if moves_a_hand else []
 
+    def nearest_moment(number: int) -> int:
+        distance = episodes[number].distance
+        equal = np.flatnonzero(distance <= distance.min() + _AS_NEAR)
+        if not measures.ways:
+            return int(equal[0])
+        # While nothing has moved, what tells is how far the hand was on its way.
+        first = np.linalg.norm(places[measures.ways[0]][rows[number]], axis=1)
+        return int(equal[first[equal].argmin()])
+
     def side(members: np.ndarray) -> Side:
         if not len(members):
             return Side(0)
         lasts = np.array([rows[number].stop - 1 for number in members])
-        nearest = np.array([rows[number].start + int(episodes[number].distance.argmin()) for number in members])
+        nearest = np.array([rows[number].start + nearest_moment(number) for number in members])
         return Side(
             len(members),
             {name: float(np.concatenate([values[rows[n]] for n in members]).mean()) for name, values in parts.items()},

@@ -142,8 +142,9 @@ def course(study: Study) -> str:
 
 def _telling(study: Study) -> list[str]:
     """The parts of the reward that change most in the course of an episode."""
-    widest = sorted(study.part_courses, key=lambda name: -float(np.ptp(study.part_courses[name])))[:_TOLD_PARTS]
-    return [name for name in study.part_courses if name in widest]
+    spreads = {name: float(np.ptp(courses)) for name, courses in study.part_courses.items()}
+    widest = sorted(spreads, key=lambda name: -spreads[name])[:_TOLD_PARTS]
+    return [name for name, spread in spreads.items() if name in widest and spread > 0]
 
 
 def _told_measures(study: Study) -> list[str]:

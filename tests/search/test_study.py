@@ -106,6 +106,12 @@ def test_the_nearest_moment_is_that_of_the_task_and_the_end_is_the_end():
     assert "obj: 0.120 m above; obj from target: 0.200 m away from the robot" in last
 
 
+def test_while_nothing_moves_the_nearest_moment_is_the_hands():
+    hand = at(0, 0, 0.2) + np.abs(np.arange(STEPS) - 7)[:, None] * [0.01, 0, 0]
+    nearest = words.whereabouts(studied(episode(hand, HANDLE)), drawer()).splitlines()[1]
+    assert "tcp_center from obj: 0.200 m above;" in nearest
+
+
 def test_means_that_hide_a_spread_say_so():
     text = words.whereabouts(studied(episode(at(0.1, 0, 0), HANDLE), episode(at(-0.08, 0, 0), HANDLE)), drawer())
     assert "tcp_center from obj: 0.010 m to the right (spread 0.09)" in text
@@ -193,10 +199,11 @@ def test_ten_parts_cover_an_episode_evenly(count):
 def test_the_course_shows_the_mean_and_the_best_episode():
     episodes = [episode(HANDLE, pulled(way)) for way in (0.05, 0.15, 0.1)]
     pull = np.concatenate([np.linspace(0, way, STEPS) for way in (0.05, 0.15, 0.1)])
-    found = studied(*episodes, parts={"pull": pull})
+    found = studied(*episodes, parts={"pull": pull, "still": np.ones_like(pull)})
     mean, best = found.part_courses["pull"]
     np.testing.assert_allclose(best, np.linspace(0, 0.15, STEPS).reshape(PARTS, 2).mean(1))
     np.testing.assert_allclose(mean, np.linspace(0, 0.1, STEPS).reshape(PARTS, 2).mean(1))
+    assert "still" not in words.course(found)
     line = next(line for line in words.course(found).splitlines() if line.startswith("- pull"))
     figures = re.fullmatch(r"- pull \(x (\d+)\): ([\d ]+) \| ([\d ]+)", line)
     np.testing.assert_allclose(np.array(figures[3].split(), float) / float(figures[1]), best, atol=0.0005)

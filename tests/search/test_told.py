@@ -184,6 +184,7 @@ def test_behind_a_best_human_reward_the_best_function_is_shown():
     [
         ("Idea: push it down.\nThen more.\n```python\nidea: 3\n```", "push it down."),
         ("Well.\n**Idea:** *hook* the handle \u2013 and pull\n```python\n```", "hook* the handle \u2013 and pull"),
+        ("**Idea.** The robot hooks it.\n```python\n```", "The robot hooks it."),
         ("<think>Idea: a draft</think>\n- idea - the real one", "the real one"),
         ("The hand goes above. Then it falls.\n\n```python\nx = 1\n```", "The hand goes above."),
         ("A cross of 3 terms:\n\n- `a` rewards\n```python\n```", "A cross of 3 terms"),
