@@ -94,7 +94,7 @@ TABLE = [
         "checking four, relabeling a million rows twice",
         most=1,
     ),
-    Row("fitting", "fitting the numbers of three functions", "checking four, relabeling a million rows twice", most=20),
+    Row("fitting", "fitting the numbers of three functions", "checking four, relabeling a million rows twice", most=5),
     Row("new_rewards", "six rewards of a new transition", "the environment's step", most=0.05),
     Row("collection", "collecting, an env step", "one worker", least=MOST_CORES),
     Row("evaluation", "evaluating, an env step", "one worker", least=MOST_CORES),

@@ -14,6 +14,7 @@ from tasks.task import Input
 from workers.shared_table import SharedTable
 
 MOST_NUMBERS = 40  # of a function; what comes behind them stays as it is
+MOST_SETS = 2 * (MOST_NUMBERS + 1) + 1  # of numbers at a time: enough for derivatives by all of them
 
 _NUMBERS = "fitted_numbers"  # the argument in which a function with its numbers left open gets them
 _SMALLEST = 1e-3  # what is smaller guards against a division by zero
@@ -69,21 +70,23 @@ class VariedRewards:
     def __init__(self, inputs: Mapping[str, Input], columns: Columns) -> None:
         self._count = len(next(iter(columns.values())))
         widths = {name: column.shape[1] for name, column in columns.items()}
-        self._table = SharedTable.create(self._count, widths | {"numbers": MOST_NUMBERS})
+        # The rows once for each set of numbers: one request for all costs a worker little more than one for one.
+        self._table = SharedTable.create(MOST_SETS * self._count, widths | {"numbers": MOST_NUMBERS})
         for name, column in columns.items():
-            self._table.columns[name][:] = column
+            self._table.columns[name].reshape(MOST_SETS, *column.shape)[:] = column
         place = Input("numbers", 0, MOST_NUMBERS, (MOST_NUMBERS,))
         self._workers = RewardWorkers({**inputs, _NUMBERS: place}, 1, self._table)
 
     def of(self, source: str) -> Callable[[np.ndarray], np.ndarray | None] | None:
-        """Return what gives the rewards (R,) for numbers (n,) of the function, None where it fails for them.
+        """Return what gives the rewards (k, R) for k sets of numbers (k, n), None where the function fails for one.
 
-        None in its place if the function has no numbers, or cannot be compiled with them left open.
+        There may be MOST_SETS of them. None in its place if the function has no numbers, or cannot be compiled with
+        them left open.
         """
         opened = _Opened(source)
         if not opened.numbers:
             return None
-        self._set(np.array([number.value for number in opened.numbers]))
+        self._set(np.array([[number.value for number in opened.numbers]]))
         probe = {name: column[:_PROBE_ROWS] for name, column in self._table.columns.items()}
         [verdict] = self._workers.check([opened.source], probe)
         if not (verdict.accepted and verdict.compiled):
@@ -91,8 +94,8 @@ class VariedRewards:
 
         def rewards(values: np.ndarray) -> np.ndarray | None:
             self._set(values)
-            [found] = self._workers.evaluate_rows([verdict.source], 0, self._count)
-            return None if isinstance(found, Failure) else found
+            [found] = self._workers.evaluate_rows([verdict.source], 0, len(values) * self._count)
+            return None if isinstance(found, Failure) else found.reshape(len(values), self._count)
 
         return rewards
 
@@ -107,7 +110,8 @@ class VariedRewards:
         self.close()
 
     def _set(self, values: np.ndarray) -> None:
-        self._table.columns["numbers"][:, : len(values)] = values
+        sets, width = values.shape
+        self._table.columns["numbers"][: sets * self._count, :width] = np.repeat(values, self._count, 0)
 
 
 class _Opened:

@@ -14,7 +14,8 @@ _FACTOR = 4.0  # by which a number may grow or shrink
 _EPISODES, _ROWS = 100, 25  # that are looked at; of a row, machine code computes millions a second
 _APART = 0.01  # of the range of nearness, below which two unsolved episodes are as good as each other
 _FEWEST_PAIRS = 50
-_LONGEST = 40  # iterations
+_LONGEST = 30  # iterations
+_GAINING = 1e-4  # share of the loss that an iteration has to gain for another one
 _STEP = 0.02  # of a logarithm, for derivatives; rewards are single precision
 _SHARPEST = 50.0  # a difference of one standard deviation, as the odds' logarithm
 _HELD = 1e-4  # weight of the squared logarithms of the factors, which holds what the episodes say nothing of
@@ -71,9 +72,8 @@ class Fitting:
         if rewards is None:
             return None
         first = np.array([number.value for number in numbers_in(source)])
-        loss = self._loss(rewards, first)
-        factors = _minimum(loss, len(first))
-        before, after = (self._right(rewards(first * factor)) for factor in (np.ones(len(first)), factors))
+        factors = _minimum(self._losses(rewards, first), len(first))
+        before, after = self._right(rewards(np.stack([first, first * factors])))
         if after < before + _GAIN:
             return None
         return Fit(with_numbers(source, (first * factors).tolist()), len(self._sample.lengths), before, after)
@@ -82,45 +82,48 @@ class Fitting:
         """End the process in which rewards are computed."""
         self._rewards.close()
 
-    def _loss(self, rewards: Rewards, first: np.ndarray) -> Callable[[np.ndarray], float]:
-        def loss(logarithms: np.ndarray) -> float:
-            """The loss at the logarithms of each number's factor, and of the sharpness."""
-            means = self._standard_means(rewards(first * np.exp(logarithms[:-1])))
-            if means is None:
-                return 10.0
-            above = math.exp(logarithms[-1]) * (means[self._better] - means[self._worse])
-            return float(np.logaddexp(0.0, -above).mean() + _HELD * np.sum(logarithms[:-1] ** 2))
+    def _losses(self, rewards: Rewards, first: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        def losses(points: np.ndarray) -> np.ndarray:
+            """The losses (k,) at points (k, n + 1): logarithms of each number's factor, and of the sharpness."""
+            factors, sharpness = np.exp(points[:, :-1]), np.exp(points[:, -1:])
+            means = self._standard_means(rewards(first * factors), len(points))
+            above = sharpness * (means[:, self._better] - means[:, self._worse])
+            return np.logaddexp(0.0, -above).mean(1) + _HELD * np.sum(points[:, :-1] ** 2, 1)
 
-        return loss
+        return losses
 
-    def _standard_means(self, rewards: np.ndarray | None) -> np.ndarray | None:
+    def _standard_means(self, rewards: np.ndarray | None, count: int) -> np.ndarray:
+        """Return the episodes' mean rewards (count, E) in standard deviations; zeros where there are none."""
         if rewards is None:
-            return None
-        means = self._sample.means(rewards)
-        spread = float(means.std())
-        return means / spread if spread > 0 else None
+            return np.zeros((count, len(self._sample.lengths)))
+        means = np.stack([self._sample.means(part) for part in rewards])
+        spread = means.std(1, keepdims=True)
+        return np.divide(means, spread, out=np.zeros_like(means), where=spread > 0)
 
-    def _right(self, rewards: np.ndarray | None) -> float:
-        """Return the share of the pairs that are ranked right."""
-        means = self._standard_means(rewards)
-        return 0.0 if means is None else float(np.mean(means[self._better] > means[self._worse]))
+    def _right(self, rewards: np.ndarray | None) -> list[float]:
+        """Return the share of the pairs that are ranked right before and after."""
+        means = self._standard_means(rewards, 2)
+        return np.mean(means[:, self._better] > means[:, self._worse], 1).tolist()
 
 
-def _minimum(loss: Callable[[np.ndarray], float], count: int) -> np.ndarray:
+def _minimum(losses: Callable[[np.ndarray], np.ndarray], count: int) -> np.ndarray:
     """Return the factors, within bounds, by which to multiply `count` numbers."""
     from scipy import optimize  # a third of a second to load, and needed in search rounds alone
 
-    def slope(at: np.ndarray) -> np.ndarray:
-        steps = _STEP * np.eye(len(at))
-        return np.array([(loss(at + step) - loss(at - step)) / (2 * _STEP) for step in steps])
+    steps = _STEP * np.eye(count + 1)
+
+    def loss_and_slope(at: np.ndarray) -> tuple[float, np.ndarray]:
+        loss, *sides = losses(np.concatenate([at[None], at + steps, at - steps]))
+        above, below = np.split(np.array(sides), 2)
+        return float(loss), (above - below) / (2 * _STEP)
 
     bound = math.log(_FACTOR)
     found = optimize.minimize(
-        loss,
+        loss_and_slope,
         np.zeros(count + 1),
-        jac=slope,
+        jac=True,
         method="L-BFGS-B",
         bounds=[(-bound, bound)] * count + [(0.0, math.log(_SHARPEST))],
-        options={"maxiter": _LONGEST},
+        options={"maxiter": _LONGEST, "ftol": _GAINING},
     )
     return np.exp(found.x[:-1])

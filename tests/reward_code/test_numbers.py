@@ -72,10 +72,10 @@ def test_varied_rewards_are_those_of_the_source_with_the_numbers_in_place():
     with VariedRewards(INPUTS, columns) as varied, RewardWorkers(INPUTS) as workers:
         assert varied.of("def compute_reward(obj):\n    return obj[0], {}\n") is None
         rewards = varied.of(SOURCE)
-        for numbers in ([number.value for number in numbers_in(SOURCE)], values):
-            source = SOURCE if numbers is not values else with_numbers(SOURCE, numbers)
+        found = rewards(np.array([[number.value for number in numbers_in(SOURCE)], values]))
+        for source, mine in zip((SOURCE, with_numbers(SOURCE, values)), found, strict=True):
             [expected] = workers.evaluate([source], columns)
-            np.testing.assert_allclose(rewards(np.array(numbers)), expected.rewards, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(mine, expected.rewards, rtol=1e-5, atol=1e-6)
         broken = varied.of("def compute_reward(obj):\n    return 1 / (0.5 * obj[0] ** 0 - 0.75), {}\n")
-        assert broken(np.array([0.75, 0.75])) is None
-        assert np.all(broken(np.array([1.0, 0.75])) == 4.0)
+        assert broken(np.array([[1.0, 0.75], [0.75, 0.75]])) is None
+        assert np.all(broken(np.array([[1.0, 0.75]])) == 4.0)

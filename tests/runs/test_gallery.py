@@ -47,7 +47,7 @@ def test_a_function_that_solved_its_task_is_kept_with_its_figures_and_can_be_rep
 @pytest.mark.parametrize(
     ("summary", "said"),
     [
-        ({"final_success_rate": 0.88}, "solved 88% of its final episodes; 90% are needed"),
+        ({"final_success_interval": [0.51, 1.0]}, "95% interval 51% to 100%.*must begin at 80%"),
         ({"final_success_rate": None}, "a run that has ended"),
         ({"chosen_function": None}, "no function of its population"),
     ],
