@@ -27,9 +27,11 @@ PROJECT = Path(__file__).parents[1]
 _LAST_SECONDS = 30.0  # for runs to end in when this process is ended at once
 _MISTAKE = 2  # the exit status after a mistake in the flags, which stays one
 
-# Starts a program that the kernel ends in good order when this process is gone, however it went; on Linux alone.
-_WITH_US = (
-    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); "
+# Starts a program as a shell would, with no signal blocked, as Ray blocks SIGINT; on Linux the kernel ends it in good
+# order when this process is gone, however it went.
+_LAUNCH = (
+    "import ctypes, os, signal, sys; signal.pthread_sigmask(signal.SIG_SETMASK, ()); "
+    "sys.platform == 'linux' and ctypes.CDLL(None).prctl(1, 15); "
     "os.getppid() == int(sys.argv[1]) and os.execv(sys.argv[2], sys.argv[2:])"
 )
 
@@ -176,7 +178,7 @@ class Crew:
         asking = self._desk.admit()
         with output_path(directory).open("ab") as output, asking or contextlib.nullcontext():
             process = subprocess.Popen(
-                [*_bound_to_us(), sys.executable, *self._words(run, directory)],
+                [sys.executable, "-c", _LAUNCH, str(os.getpid()), sys.executable, *self._words(run, directory)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -246,8 +248,3 @@ class _UnderWay:
     run: PlannedRun
     record: Record
     process: "subprocess.Popen[bytes]"
-
-
-def _bound_to_us() -> list[str]:
-    """Return the words to put before a command so that it ends when this process is gone."""
-    return [sys.executable, "-c", _WITH_US, str(os.getpid())] if sys.platform == "linux" else []
