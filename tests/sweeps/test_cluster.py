@@ -94,7 +94,7 @@ def test_ctrl_c_ends_the_runs_of_a_cluster_in_good_order(cluster, tmp_path):
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 130, out
     assert "1 stopped, 1 waiting" in out
-    [name] = evaluated(directory)
+    [name] = (path.parent.name for path in directory.glob("*/config.json"))
     assert (
         f"to go on: python lares_from_scratch.py --resume {directory / name}" in (directory / f"{name}.log").read_text()
     )
