@@ -33,7 +33,7 @@ from runs.round_block import round_block
 from runs.summary import agents_row, protocol, sum_up
 from runs.terminal import WARNING
 from search.builtin import ProgramSearch
-from search.connect import connect_by_flags, search_by_flags
+from search.by_flags import connect_by_flags, search_by_flags
 from task_specs import get_task
 from tasks.environment import record_probe, start_remarks
 from tasks.episode import Episode, Score, ranked, ranked_beyond_chance

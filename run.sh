@@ -26,7 +26,7 @@ bash run.sh COMMAND
 
   quickstart [flag...]      train on an easy task until a policy solves it, and write a report; no API key, no GPU
   setup                     make .venv with all that requirements.txt names; every other command does it when needed
-  test [pytest flag...]     style, types, and the whole test suite
+  test [pytest flag...]     style, types, and the whole test suite, on two processes; 15 minutes
   soak [pytest flag...]     every pair of flag values in a small run each; three minutes
   bench [flag...]           how fast it is, against yardsticks in the same run; ten minutes
   sweep SWEEP [flag...]     many runs as one, such as the sweeps paper, quick and ablations; `sweep --help` says more
@@ -165,7 +165,7 @@ case $command in
         setup
         exec </dev/null
         "$python" -m ruff check . && "$python" -m ruff format --check . && "$python" -m mypy &&
-            "$python" -m pytest --durations=15 "$@"
+            "$python" -m pytest -n 2 --dist loadfile --durations=15 "$@"
         ;;
     soak)
         setup

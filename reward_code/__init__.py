@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from reward_code.answers import extract
     from reward_code.check import check_source
     from reward_code.evaluator import Evaluation, RewardWorkers, Verdict
+    from reward_code.literals import VariedRewards, numbers_in, with_numbers
     from reward_code.normal_form import canonical
-    from reward_code.numbers import VariedRewards, numbers_in, with_numbers
     from reward_code.pool import Failure
     from reward_code.syntax import Rejected
 
@@ -37,7 +37,7 @@ _MODULES = {
     "extract": "answers",
     "Failure": "pool",
     "Rejected": "syntax",
-    **dict.fromkeys(("VariedRewards", "numbers_in", "with_numbers"), "numbers"),
+    **dict.fromkeys(("VariedRewards", "numbers_in", "with_numbers"), "literals"),
 }
 
 

@@ -7,8 +7,8 @@ service says is text of others: it reaches the log through `errors.plain` alone,
 
 Others use
 
-- `connect.connect_by_flags`: the model that ``--model`` names; `builtin.ProgramSearch`: the one that needs no service;
-  `connect.search_by_flags`: the search,
+- `by_flags.connect_by_flags`: the model that ``--model`` names; `builtin.ProgramSearch`: the one that needs no service;
+  `by_flags.search_by_flags`: the search,
 - `rounds.RewardSearch` and its `reward_function.RewardFunction`; `choice.order_share`,
 - `scoring.Experience`: stored episodes, which speak for candidates or against them; `scoring.sampled`: which of them,
 - `feedback`: what the model is told of an agent; `prompting.Prompts`; `tokens.tokens_of`: how long they are,

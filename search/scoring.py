@@ -98,7 +98,9 @@ def judge(rewards: np.ndarray, experience: Experience) -> Figures:
     low, high = float(rewards.min()), float(rewards.max())
     if not high > low:
         return Figures(pairs, None, 0.0, 1.0)
-    counts, _ = np.histogram(rewards, _BINS, (low, high))
+    # By hand, since `numpy.histogram` refuses a range of a few roundings.
+    hundredths = ((rewards.astype(float) - low) / (high - low) * _BINS).astype(int)
+    counts = np.bincount(np.minimum(hundredths, _BINS - 1))
     return Figures(
         pairs,
         alike(means, experience.nearness),

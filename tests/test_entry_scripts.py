@@ -262,7 +262,8 @@ def test_a_shipped_recording_trains_without_a_key(tmp_path):
 def test_a_run_with_a_service_shows_its_cost_and_keeps_the_key_to_itself(tmp_path):
     def answer(body, number):
         weights = (1 + number + place / 10 for place in range(body.get("n", 1)))
-        code = "def compute_reward(obj, target):\n    return -{} * np.linalg.norm(obj - target)\n"
+        # Of another frequency each, since one that ranks all as another does is no newcomer.
+        code = "def compute_reward(tcp_center):\n    return np.sin({} * 40 * np.linalg.norm(tcp_center))\n"
         return completion(*(f"```python\n{code.format(weight)}```" for weight in weights), usage=(1000, 10))
 
     with serving(answer) as (url, seen):

@@ -117,6 +117,15 @@ def test_a_reward_that_is_flat_nearly_everywhere_says_little(experience):
     assert judge(np.ones(EPISODES * LENGTH, np.float32), experience).score == 0.0
 
 
+def test_rewards_a_rounding_apart_are_judged_like_others(experience):
+    rewards = np.ones(EPISODES * LENGTH, np.float32)
+    rewards[::4] = np.nextafter(np.float32(1), np.float32(2))
+    assert judge(rewards, experience).saturated == 0.75
+    rewards[:] = 0
+    rewards[::4] = 1e-45  # the smallest that there is
+    assert judge(rewards, experience).saturated == 0.75
+
+
 def test_few_enough_episodes_are_looked_at_and_no_rare_success_is_missed():
     solved = np.zeros(1000, bool)
     solved[[5, 500, 999]] = True

@@ -1,0 +1,66 @@
+"""The model and the search that the flags ask for."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from arguments import Arguments
+from reward_code import RewardWorkers
+from search.builtin import ProgramSearch
+from search.connect import connect
+from search.examples import solved_examples
+from search.prompting import Prompts
+from search.protocol import LanguageModel
+from search.rounds import RewardSearch
+from task_specs import Task
+
+
+def connect_by_flags(args: Arguments, task: str, builtin: LanguageModel) -> LanguageModel:
+    """Return the model that the flags ask for, for the task of that name.
+
+    Raises UsageError when it cannot be used, or cannot be asked because of the prompts.
+    """
+    Prompts(args.setting, args.prompts)
+    return connect(
+        args.model,
+        builtin=builtin,
+        task=task,
+        setting=args.setting,
+        temperature=args.temperature,
+        answer_tokens=args.max_answer_tokens,
+        options=args.llm_options,
+        max_calls=args.max_llm_calls,
+        max_tokens=args.max_llm_tokens,
+    )
+
+
+def search_by_flags(
+    args: Arguments,
+    task: Task,
+    model: LanguageModel,
+    builtin: ProgramSearch,
+    workers: RewardWorkers,
+    probe: Mapping[str, np.ndarray],
+    **rest: Any,
+) -> RewardSearch:
+    """Return the search that the flags ask for; `rest` are those arguments of `RewardSearch` that no flag gives."""
+    return RewardSearch(
+        task,
+        model,
+        workers,
+        probe,
+        builtin=builtin,
+        episode_length=args.episode_length,
+        action_repeat=args.action_repeat,
+        rule=args.success,
+        attempts=args.llm_attempts,
+        deadline=args.llm_deadline,
+        context=args.llm_context,
+        human_feedback=args.human_feedback,
+        prompts=args.prompts,
+        scored=args.choice == "scored",
+        fit_numbers=bool(args.fit_numbers),
+        examples=solved_examples(task.name, args.setting) if args.examples == "solved" else (),
+        **rest,
+    )
