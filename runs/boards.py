@@ -61,6 +61,22 @@ class Boards:
             self._wandb.finish()
 
 
+def show_video(directory: Path, video: Path, env_steps: int) -> str:
+    """Show a video of the policy of an ended run where the run is at Weights & Biases, if it is there at all.
+
+    TensorBoard, which would need an encoder of its own, does not get it. Return a line for the user, or nothing.
+    """
+    if not (directory / weights_and_biases.IDENTITY).exists():
+        return ""
+    place, note = weights_and_biases.begin(directory, {})
+    if place is not None:
+        from wandb import Video
+
+        place.log({"video": Video(str(video))}, step=env_steps)
+        place.finish()
+    return note
+
+
 def grouped(row: Mapping[str, Any]) -> dict[str, float]:
     """Return the finite numbers of a row of metrics.jsonl by ``quantity/agent_k``, ``quantity/best`` or ``run/name``.
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from errors import RunError
 from models import flat_network
+from runs.boards import show_video
 from runs.policy import SavedPolicy
 from runs.reading import Run
 from runs.video import film
@@ -110,10 +111,12 @@ class Evaluation:
         return "\n".join([*lines, *(_table(self.rows()) if verbose else [])])
 
     def film(self, out: Path, count: int, camera: str | None) -> None:
-        """Render the first `count` episodes into a video, see `runs.video.film`."""
+        """Render the first `count` episodes into a video (`runs.video.film`), and show it where the run is watched."""
         flags = self.run.flags
         hide_goal, action_repeat = bool(flags["hide_goal"]), flags["action_repeat"]
         film(self.task, self.episodes[:count], out, camera=camera, hide_goal=hide_goal, action_repeat=action_repeat)
+        if note := show_video(self.run.directory, out, self.run.env_steps):
+            print(note, file=sys.stderr)
 
     def _mean_steps(self) -> float | None:
         steps = [steps for _, episode in self.episodes if (steps := self.steps_to_success(episode)) is not None]

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+IDENTITY = ".wandb_id"  # the file in a run's directory that holds the id of its place
+
 _SECONDS = 4.0  # to wait for the service: once to see that it is there, once for the run to begin, once for it to end
 
 
@@ -26,7 +28,7 @@ def begin(directory: Path, config: Mapping[str, Any]) -> tuple[Any, str]:
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb  # seconds to import, and few runs want it
 
-    identity = directory / ".wandb_id"  # by which a run that goes on is the same one
+    identity = directory / IDENTITY  # by which a run that goes on is the same one
     if not identity.exists():
         identity.write_text(uuid.uuid4().hex[:8])
     settings = wandb.Settings(console="off", disable_git=True, init_timeout=_SECONDS, finish_timeout=_SECONDS)

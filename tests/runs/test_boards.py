@@ -1,7 +1,13 @@
 """What TensorBoard gets: figures by quantity, and reward code that stays text."""
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
+import imageio.v2 as imageio
+import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -49,3 +55,26 @@ def test_tensorboard_has_the_figures_and_the_code(tmp_path, monkeypatch):
     assert text.step == 1
     # Indented by four, so that Markdown shows it as it is.
     assert text.tensor_proto.string_val[0].decode() == "    def compute_reward(obj):\n        return '```<script>'"
+
+
+def test_a_video_goes_where_the_run_is_watched(tmp_path):
+    program = "import sys; from pathlib import Path; from runs.boards import show_video; print(show_video(*map(Path, "
+    program += "sys.argv[1:]), 600))"
+    video = tmp_path / "policy.gif"
+    imageio.mimsave(video, [np.full((8, 8, 3), shade, np.uint8) for shade in (0, 255)])
+    told = []
+    for _ in range(2):  # without a place there, then with one
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path), str(video)],
+            cwd=Path(__file__).parents[2],
+            env=os.environ | {"WANDB_MODE": "offline", "HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        told.append(done.stdout.strip())
+        (tmp_path / ".wandb_id").write_text("0123abcd")
+    assert told[0] == ""
+    assert told[1].startswith("Weights & Biases is offline; ")
+    [shown] = tmp_path.glob("wandb/offline-run-*-0123abcd/files/media/videos/video_*.gif")
+    assert shown.read_bytes() == video.read_bytes()
