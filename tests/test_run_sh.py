@@ -111,7 +111,7 @@ def test_the_gate_runs_everything_and_nothing_weaker(sandbox):
         "python -m ruff check .",
         "python -m ruff format --check .",
         "python -m mypy",
-        "python -m pytest --durations=15",
+        "python -m pytest -n 2 --dist loadfile --durations=15",
     ]
 
 
