@@ -17,9 +17,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
+from errors import RunError
 from runs.terminal import WARNING
 
-_FORMAT = 1
+_FORMAT = 2
 _KEPT = 2
 _ARRAY = "@array"  # stands in JSON for an array: its place in the data file
 _CHUNK = 1 << 22  # bytes hashed or copied at a time
@@ -166,7 +167,7 @@ class CheckpointStore:
         return next((manifest for number in self._numbers() if (manifest := self._manifest(number))), None)
 
     def _manifest(self, number: int) -> dict[str, Any] | None:
-        """Return a manifest; None if it is damaged or of another format."""
+        """Return a manifest; None if it is damaged. Raises RunError if it is of another format, to lose no run."""
         try:
             checksum, _, text = (self._directory / f"{number}.json").read_text(encoding="utf-8").partition("\n")
         except (OSError, UnicodeDecodeError):
@@ -174,7 +175,12 @@ class CheckpointStore:
         if checksum != _checksum(text):
             return None
         manifest = json.loads(text)
-        return manifest if manifest["format"] == _FORMAT else None
+        if manifest["format"] != _FORMAT:
+            raise RunError(
+                f"checkpoint {number} in {self._directory} has format {manifest['format']}, and this version of LaRes "
+                f"reads format {_FORMAT}; go on with the version that wrote it, or begin a new run"
+            )
+        return manifest
 
 
 def _segment(name: str, version: str, start: int, stop: int) -> str:

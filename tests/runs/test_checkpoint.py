@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from errors import RunError
+from runs import checkpoint
 from runs.checkpoint import CheckpointStore, RowStream
 
 CAPACITY = 50
@@ -182,3 +184,17 @@ def test_a_million_rows_take_seconds_and_no_second_copy(store):
     store.save({}, {"transitions": RowStream("0", [column])}, 1_000_000)
     assert resident() - before < 100e6
     assert time.monotonic() - began < 60  # a bound against doing it row by row; what it takes is in the benchmarks
+
+
+def test_a_checkpoint_of_another_version_is_refused_and_stays(store, tmp_path, monkeypatch):
+    ring = Ring()
+    ring.add(5)
+    monkeypatch.setattr(checkpoint, "_FORMAT", 1)
+    store.save({"a": 1}, ring.streams(), ring.added)
+    kept = sorted(path.name for path in (tmp_path / "checkpoint").iterdir())
+    monkeypatch.undo()
+    with pytest.raises(
+        RunError, match="has format 1, and this version of LaRes reads format 2; go on with the version"
+    ):
+        reload(store)
+    assert sorted(path.name for path in (tmp_path / "checkpoint").iterdir()) == kept
