@@ -29,7 +29,7 @@ bash run.sh COMMAND
   test [pytest flag...]     style, types, and the whole test suite, on two processes; 15 minutes
   soak [pytest flag...]     every pair of flag values in a small run each; three minutes
   bench [flag...]           how fast it is, against yardsticks in the same run; ten minutes
-  sweep SWEEP [flag...]     many runs as one, such as the sweeps paper, quick and ablations; `sweep --help` says more
+  sweep SWEEP [flag...]     many runs as one, such as the sweeps paper, quick, learning, ablations; `sweep --help` says more
   from_scratch [task...]    the published runs without a human reward (five tasks unless you name some), as a sweep
   with_init [task...]       the published runs that start from the human reward (twelve tasks unless you name some)
 

@@ -7,9 +7,9 @@ python sweep.py --env-name door-close-v2 hammer-v2 --seed 1 2 --model builtin
 python sweep.py status logs/quick                 how far they are, from any terminal
 RAY_ADDRESS=... python sweep.py paper --cpus 2    on a cluster, see docs/clusters.md
 
-SWEEP is a YAML file, whose form the head of sweeps/plan.py explains, or the name of one in sweeps/: paper, quick or
-ablations. Every flag of the entry scripts may stand behind it; one with several values makes a run of each, and takes
-the place of the same flag in the file. The same command again goes on where the sweep was stopped.
+SWEEP is a YAML file, whose form the head of sweeps/plan.py explains, or the name of one in sweeps/: paper, quick,
+learning or ablations. Every flag of the entry scripts may stand behind it; one with several values makes a run of each,
+and takes the place of the same flag in the file. The same command again goes on where the sweep was stopped.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def parse_args(words: list[str]) -> tuple[argparse.Namespace, dict[str, list[str
         else:
             values.append(word)
     if not args.sweep and not given:
-        flags.error("there is nothing to run; name a sweep (paper, quick, ablations or a YAML file) or give flags")
+        flags.error("there is nothing to run; name a sweep (paper, quick, learning, ablations, or a file) or flags")
     return args, given
 
 

@@ -3,8 +3,8 @@
     python benchmarks/learning.py run agent drawer-open --seed 1      one curve, into a JSON file of its own
     python benchmarks/learning.py run textbook drawer-open            the same with a textbook's SAC, as ours was once
     python benchmarks/learning.py run sb3 drawer-open                 Stable-Baselines3 (benchmarks/requirements.txt)
-    python benchmarks/learning.py run from_scratch drawer-open        lares_from_scratch.py with --model builtin
-    python benchmarks/learning.py run with_init drawer-open           lares_with_init.py with --model builtin
+    python sweep.py learning --only tuning                            the whole method in both settings
+    python benchmarks/learning.py gather logs/learning_tuning         its curves, into files like the others
     python benchmarks/learning.py draw --anchors curves.csv           all curves as a figure and tables
 
 The protocol is that of the published curves it can be held against (Hansen, Su, Wang, "TD-MPC2", ICLR 2024, whose
@@ -15,10 +15,9 @@ repeat of 2, episodes of 200 env steps, goal visible, success at the last step, 
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,45 +160,6 @@ def sb3(method: str, task_name: str, seed: int, env_steps: int) -> Iterator[Row]
         yield _row(evaluated, successes, returns)
 
 
-def lares(method: str, task_name: str, seed: int, env_steps: int) -> Iterator[Row]:
-    """The whole method: population 5, no language model; from scratch nothing of the human reward."""
-    runs = ROOT / "logs" / "learning"
-    name = f"{method}-{task_name}-{seed}-{time.time_ns()}"
-    command = [
-        *(sys.executable, str(ROOT / f"lares_{method}.py"), "--model=builtin", f"--env-name={task_name}"),
-        *(f"--seed={seed}", f"--total-timesteps={env_steps}", f"--exp_name={name}", f"--log-dir={runs}"),
-        *(f"--action-repeat={ACTION_REPEAT}", f"--episode-length={EPISODE_LENGTH}"),
-        *(f"--init-exploration-steps={RANDOM_DECISIONS * ACTION_REPEAT}", f"--display-interval={EVALUATE_EVERY}"),
-        *(f"--eval-episodes={EVALUATION_EPISODES}", f"--LLM_freq={env_steps // 5}"),
-        "--num_learners=1",  # like the others, so that their times can be compared
-    ]
-    metrics, summary, read = runs / name / "metrics.jsonl", runs / name / "summary.json", 0
-    with subprocess.Popen(command) as process:
-        running = True
-        while running:
-            running = process.poll() is None
-            rows = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
-            for row in map(json.loads, rows[read:]):
-                best = row["best"]
-                yield {
-                    "env_steps": row["env_steps"],
-                    "success": best["last_step_success_rate"],
-                    "success_any": best["success_rate"],
-                    "env_return": best["env_return"],
-                }
-            read = len(rows)
-            time.sleep(2)
-    if process.returncode:
-        sys.exit(f"lares_{method}.py ended with {process.returncode}")
-    final = json.loads(summary.read_text(encoding="utf-8"))
-    yield {
-        "final": "the chosen policy over 50 fresh episodes",
-        "success": final["final_last_step_success_rate"],
-        "success_any": final["final_any_step_success_rate"],
-        "env_return": final["final_env_return"],
-    }
-
-
 def _row(env_steps: int, successes: list[np.ndarray], returns: list[float]) -> Row:
     return {
         "env_steps": env_steps,
@@ -209,22 +169,58 @@ def _row(env_steps: int, successes: list[np.ndarray], returns: list[float]) -> R
     }
 
 
-METHODS = {"agent": agent, "textbook": agent, "sb3": sb3, "from_scratch": lares, "with_init": lares}
+METHODS = {"agent": agent, "textbook": agent, "sb3": sb3}
 
 
 def run(method: str, task: str, seed: int, env_steps: int, out: Path) -> None:
     """One curve; its file is written anew after each evaluation."""
-    out.mkdir(parents=True, exist_ok=True)
     curve: dict[str, Any] = {"method": method, "task": task, "seed": seed, "rows": []}
     start = time.monotonic()
     for row in METHODS[method](method, task, seed, env_steps):
         row["wall_time"] = round(time.monotonic() - start, 1)
         print(f"{method} {task} seed {seed}: {row}", flush=True)
-        if "final" in row:
-            curve["final"] = row
-        else:
-            curve["rows"].append(row)
-        (out / f"{method}-{task}-{seed}.json").write_text(json.dumps(curve, indent=1) + "\n", encoding="utf-8")
+        curve["rows"].append(row)
+        _write(curve, out)
+
+
+def gather(sweeps: Sequence[Path], out: Path) -> None:
+    """The curves of all finished runs of sweeps of the whole method, each as a file like the others."""
+    from runs.reading import read_run
+
+    for found in [read_run(config.parent) for sweep in sweeps for config in sorted(sweep.glob("*/config.json"))]:
+        if "final_last_step_success_rate" not in found.summary:
+            print(f"{found.name} has not ended ({found.status}), and is left out")
+            continue
+        method, seed = found.flags["setting"], found.flags["seed"]
+        curve = {
+            "method": method,
+            "task": found.task,
+            "seed": seed,
+            "commit": found.config["commit"],
+            "rows": [_best(row["env_steps"], "", row["best"]) for row in found.evaluations],
+            "solved": found.status == "solved",
+            "final": {
+                "final": "the chosen policy over 50 fresh episodes",
+                **_best(found.env_steps, "final_", found.summary),
+                "wall_time": round(found.summary["wall_time"], 1),
+            },
+        }
+        _write(curve, out)
+
+
+def _best(env_steps: int, prefix: str, row: Row) -> Row:
+    return {
+        "env_steps": env_steps,
+        "success": row[f"{prefix}last_step_success_rate"],
+        "success_any": row[f"{prefix}any_step_success_rate"],
+        "env_return": row[f"{prefix}env_return"],
+    }
+
+
+def _write(curve: dict[str, Any], out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{curve['method']}-{curve['task']}-{curve['seed']}.json"
+    path.write_text(json.dumps(curve, indent=1) + "\n", encoding="utf-8")
 
 
 def draw(out: Path, anchors: Path | None) -> None:
@@ -239,7 +235,8 @@ def draw(out: Path, anchors: Path | None) -> None:
     for curve in curves:
         steps, success = (np.array([row[name] for row in curve["rows"]], float) for name in ("env_steps", "success"))
         final = curve.get("final", curve["rows"][-1])["success"]
-        ours.append(Curve(curve["task"], LABELS[curve["method"]], steps, success, final=final))
+        solved = curve.get("solved", False)
+        ours.append(Curve(curve["task"], LABELS[curve["method"]], steps, success, final=final, solved=solved))
     last = max(curve.env_steps[-1] for curve in ours)
     published = read_published(anchors, {curve.task for curve in ours}, last) if anchors else []
     protocol = f"{EPISODE_LENGTH} env steps an episode, action repeat {ACTION_REPEAT}, goal visible"
@@ -255,15 +252,19 @@ def main() -> None:
     one.add_argument("task")
     one.add_argument("--seed", type=int, default=1, help="(default: 1)")
     one.add_argument("--env-steps", type=int, default=100_000, help="with the action repeat (default: 100000)")
+    finished = commands.add_parser("gather", help="take over the curves of finished runs")
+    finished.add_argument("sweeps", nargs="+", type=Path, metavar="SWEEP", help="directory of a sweep")
     picture = commands.add_parser("draw", help="draw all curves made so far")
     picture.add_argument("--anchors", type=Path, help="CSV of published curves (default: none)")
-    for command in (one, picture):
+    for command in (one, finished, picture):
         command.add_argument(
             "--out", type=Path, default=ROOT / "results" / "learning", help="(default: results/learning)"
         )
     args = parser.parse_args()
     if args.command == "run":
         run(args.method, args.task, args.seed, args.env_steps, args.out)
+    elif args.command == "gather":
+        gather(args.sweeps, args.out)
     else:
         draw(args.out, args.anchors)
 

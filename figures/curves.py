@@ -167,13 +167,14 @@ def read_published(path: Path, tasks: Iterable[str], until: float = np.inf) -> l
 
 
 def compare(curves: Sequence[Curve], published: Sequence[Curve] = ()) -> Comparison:
-    """Return the curves in groups by task and label; with several tasks, also the labels that have runs of all."""
+    """Return the curves in groups by task and label; with several tasks, also the labels that have curves of all."""
     tasks = sorted({curve.task for curve in curves})
     groups = [*_grouped(curves, tasks), *_grouped(published, tasks, published=True)]
     if len(tasks) > 1:
         of_label = [
-            Group(ALL_TASKS, label, [curve for curve in curves if curve.label == label])
-            for label in sorted({curve.label for curve in curves})
+            Group(ALL_TASKS, label, [curve for curve in found if curve.label == label], others)
+            for found, others in ((curves, False), (published, True))
+            for label in sorted({curve.label for curve in found})
         ]
         groups += [group for group in of_label if group.tasks == tasks]
     return Comparison(groups)

@@ -105,10 +105,12 @@ def test_tables_hold_results_improvement_and_steps():
 
 def test_groups_over_all_tasks_are_of_labels_that_have_them_all():
     both = [random_curve(task, "both", seed) for task in ("reach", "push") for seed in (1, 2)]
-    comparison = compare([*both, random_curve("reach", "one", 3)])
+    theirs = [random_curve(task, "theirs", 4) for task in ("reach", "push")]
+    comparison = compare([*both, random_curve("reach", "one", 3)], [*theirs, random_curve("push", "another", 5)])
     assert comparison.panels == ["push", "reach", ALL_TASKS]
-    assert [group.label for group in comparison.groups if group.task == ALL_TASKS] == ["both"]
-    [row] = [row for row in results(comparison) if row["task"] == ALL_TASKS]
+    over_all = [(group.label, group.published) for group in comparison.groups if group.task == ALL_TASKS]
+    assert over_all == [("both", False), ("theirs", True)]
+    row = next(row for row in results(comparison) if row["task"] == ALL_TASKS)
     assert row["final"] == pytest.approx(statistics.interquartile_mean([np.array([curve.final for curve in both])]))
 
 

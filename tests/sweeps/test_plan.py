@@ -37,11 +37,11 @@ def test_the_paper_is_what_was_published(setting, windows):
         assert run.words[run.words.index("--damp=1e-1")]
 
 
-@pytest.mark.parametrize(("name", "count"), [("paper", 85), ("quick", 4), ("ablations", 225)])
+@pytest.mark.parametrize(("name", "count"), [("paper", 85), ("quick", 4), ("ablations", 225), ("learning", 52)])
 def test_every_shipped_sweep_holds_runs_that_can_begin(name, count):
     runs = plan(find(name), [], None, {})
     assert len({run.name for run in runs}) == count
-    assert {path.stem for path in SHIPPED.glob("*.yaml")} == {"paper", "quick", "ablations"}
+    assert {path.stem for path in SHIPPED.glob("*.yaml")} == {"paper", "quick", "ablations", "learning"}
 
 
 def test_flags_take_the_place_of_the_files(tmp_path):
