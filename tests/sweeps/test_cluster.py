@@ -1,5 +1,6 @@
 """A sweep on a real Ray cluster of two nodes, one of which goes away in the midst; and without Ray."""
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -58,6 +59,18 @@ def wait_until(condition, process):
         time.sleep(0.1)
 
 
+def gpus_of_runs(directory):
+    """The GPUs that each run under way below a directory may use, by the last word of its command."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has just ended
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if f"--log-dir={directory}".encode() in words:
+                environ = dict(line.partition(b"=")[::2] for line in (process / "environ").read_bytes().split(b"\0"))
+                found[words[-2]] = environ.get(b"CUDA_VISIBLE_DEVICES", b"").decode()
+    return found
+
+
 def evaluated(directory):
     """The runs that have been evaluated, and so have a checkpoint."""
     return [path.parent.name for path in directory.glob("*_seed?/metrics.jsonl")]
@@ -98,3 +111,19 @@ def test_ctrl_c_ends_the_runs_of_a_cluster_in_good_order(cluster, tmp_path):
     assert (
         f"to go on: python lares_from_scratch.py --resume {directory / name}" in (directory / f"{name}.log").read_text()
     )
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks at the runs by /proc")
+def test_as_many_runs_share_a_gpu_as_their_shares_allow(cluster, tmp_path):
+    cluster.add_node(num_cpus=4, num_gpus=1, memory=12 * 10**9, object_store_memory=100 * 10**6)  # Ray believes it
+    process = start(tmp_path, cluster, "--seed", "1", "2", "3", "--gpus", "0.5")
+    most, devices = 0, set()
+    while process.poll() is None:
+        seen = gpus_of_runs(tmp_path / "logs" / "mine")
+        most, devices = max(most, len(seen)), devices | set(seen.values())
+        time.sleep(0.1)
+    out, _ = process.communicate()
+    assert process.returncode == 0, out
+    assert "3 done" in out
+    assert (most, devices) == (2, {"0"})
