@@ -26,7 +26,10 @@ Rewards = Callable[[np.ndarray], "np.ndarray | None"]
 
 @dataclass(frozen=True)
 class Fit:
-    """A source with fitted numbers, and the share of pairs of episodes that it ranks right, before and after."""
+    """A source with fitted numbers, and the share of pairs of episodes that it ranks right, before and after.
+
+    `episodes` are those that the pairs were made of, to none of which it was fitted.
+    """
 
     source: str
     episodes: int
@@ -36,7 +39,7 @@ class Fit:
     @property
     def gain(self) -> str:
         """What was gained, in words."""
-        return f"of the pairs of {self.episodes} stored episodes it ranks {self.after:.0%} right, not {self.before:.0%}"
+        return f"of the pairs of {self.episodes} other episodes it ranks {self.after:.0%} right, not {self.before:.0%}"
 
 
 class Fitting:
@@ -45,7 +48,7 @@ class Fitting:
     The loss is that of Bradley and Terry, "Rank analysis of incomplete block designs", 1952: of two episodes the better
     one is the likelier to win, the more its mean reward is above the other's. Rewards are measured in standard
     deviations over the episodes, since what a reward is multiplied with teaches nothing; how sharply a difference
-    decides is fitted, too.
+    decides is fitted, too. Every other episode is kept back, to see whether what is gained holds there.
 
     Args:
         inputs: where each variable lies in a row.
@@ -61,12 +64,14 @@ class Fitting:
         self._sample = Experience(columns, lengths, experience.solved[chosen], experience.distance[chosen])
         nearness = self._sample.nearness
         apart = _APART * max(float(np.ptp(nearness)), 1e-9)
-        self._better, self._worse = np.nonzero(nearness[:, None] - nearness > apart)
+        above = nearness[:, None] - nearness > apart
+        kept_back = np.arange(len(nearness)) % 2 == 1
+        self._pairs, self._others = (np.nonzero(above & which[:, None] & which) for which in (~kept_back, kept_back))
         self._rewards = VariedRewards(inputs, columns)
 
     def fit(self, source: str) -> Fit | None:
         """Return the function with fitted numbers; None if nothing can be fitted, or nothing is gained by it."""
-        if len(self._better) < _FEWEST_PAIRS:
+        if min(len(pairs[0]) for pairs in (self._pairs, self._others)) < _FEWEST_PAIRS:
             return None
         rewards = self._rewards.of(source)
         if rewards is None:
@@ -76,7 +81,7 @@ class Fitting:
         before, after = self._right(rewards(np.stack([first, first * factors])))
         if after < before + _GAIN:
             return None
-        return Fit(with_numbers(source, (first * factors).tolist()), len(self._sample.lengths), before, after)
+        return Fit(with_numbers(source, (first * factors).tolist()), len(self._sample.lengths) // 2, before, after)
 
     def close(self) -> None:
         """End the process in which rewards are computed."""
@@ -87,7 +92,8 @@ class Fitting:
             """The losses (k,) at points (k, n + 1): logarithms of each number's factor, and of the sharpness."""
             factors, sharpness = np.exp(points[:, :-1]), np.exp(points[:, -1:])
             means = self._standard_means(rewards(first * factors), len(points))
-            above = sharpness * (means[:, self._better] - means[:, self._worse])
+            better, worse = self._pairs
+            above = sharpness * (means[:, better] - means[:, worse])
             return np.logaddexp(0.0, -above).mean(1) + _HELD * np.sum(points[:, :-1] ** 2, 1)
 
         return losses
@@ -101,9 +107,10 @@ class Fitting:
         return np.divide(means, spread, out=np.zeros_like(means), where=spread > 0)
 
     def _right(self, rewards: np.ndarray | None) -> list[float]:
-        """Return the share of the pairs that are ranked right before and after."""
+        """Return the share of the pairs kept back that are ranked right before and after."""
         means = self._standard_means(rewards, 2)
-        return np.mean(means[:, self._better] > means[:, self._worse], 1).tolist()
+        better, worse = self._others
+        return np.mean(means[:, better] > means[:, worse], 1).tolist()
 
 
 def _minimum(losses: Callable[[np.ndarray], np.ndarray], count: int) -> np.ndarray:

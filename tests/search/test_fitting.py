@@ -70,6 +70,14 @@ def test_episodes_without_an_order_teach_nothing(experience):
         assert fitting.fit(with_numbers(SOURCE, np.array(TRUE) * 2)) is None
 
 
+def test_what_holds_for_no_other_episodes_is_dropped(experience):
+    wrong = with_numbers(SOURCE, np.array(TRUE) * [0.5, 0.6, 1.8, 1.0, 1.6])
+    reversed_in_others = np.where(np.arange(EPISODES) % 2, -experience.distance, experience.distance)
+    shown = Experience(experience.columns, experience.lengths, np.zeros(EPISODES, bool), reversed_in_others)
+    with contextlib.closing(Fitting(INPUTS, shown)) as fitting:
+        assert fitting.fit(wrong) is None
+
+
 @pytest.mark.parametrize("away", [False, True])
 def test_a_round_tries_fitted_numbers_beside_what_the_model_wrote(experience, away):
     wrong = with_numbers(SOURCE, np.array(TRUE) * [0.3, 0.6, 3.0, 1.0, 3.0])
@@ -86,6 +94,6 @@ def test_a_round_tries_fitted_numbers_beside_what_the_model_wrote(experience, aw
     assert taken.parents == [first.id]
     assert taken.messages == first.messages
     assert taken.fitted["after"] > taken.fitted["before"] + 0.05
-    assert taken.fitted["episodes"] == EPISODES
+    assert taken.fitted["episodes"] == EPISODES // 2
     assert f"function {taken.id} is function 0 with fitted numbers" in "\n".join(lines)
     assert numbers_in(taken.source)[0].value != numbers_in(wrong)[0].value
