@@ -49,7 +49,10 @@ LABELS = {
     "sb3": "Stable-Baselines3's SAC, human reward",
     "from_scratch": "LaRes from scratch, builtin",
     "with_init": "LaRes with init, builtin",
-    "from_scratch_textbook": "LaRes from scratch, builtin, textbook's SAC",  # as it once was; none are made any more
+    # Of earlier versions; none are made any more.
+    "from_scratch_wide": "LaRes from scratch, builtin, 256 units a layer",
+    "with_init_wide": "LaRes with init, builtin, 256 units a layer",
+    "from_scratch_textbook": "LaRes from scratch, builtin, textbook's SAC",
 }
 
 Row = dict[str, Any]
