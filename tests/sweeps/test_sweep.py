@@ -135,7 +135,10 @@ def test_the_plan_can_be_had_alone(words, tmp_path):
         ("--jobs 2", "sweep.py: error: there is nothing to run"),
         ("mine.yaml hammer", "sweep.py: error: 'hammer' belongs to no flag"),
         ("quick --jobs 0", "sweep.py: error: argument --jobs: '0' is not a whole number of at least 1"),
-        ("quikc", "error: there is no sweep quikc; did you mean quick?; give a YAML file, or one of ablations, learning, paper"),
+        (
+            "quikc",
+            "error: there is no sweep quikc; did you mean quick?; give a YAML file, or one of ablations, learning",
+        ),
         ("quick --env-name hamer", "error: there is no task 'hamer'; did you mean hammer"),
         ("quick --sede 1", "lares_from_scratch.py: error: there is no flag --sede"),
         ("mine.yaml --tau 0.1", f"error: logs/mine has a run {NAME}1 with other flags (--tau default and 0.1)"),
