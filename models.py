@@ -14,11 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# oneDNN's float32 product, with the bias and ReLU in the same pass. On AMD's processors it is twice as fast as MKL,
-# which PyTorch calls otherwise and which keeps AVX-512 to Intel's. PyTorch has it for its compiler, under this name.
+from workers.machine import processor
+
+# oneDNN's float32 product, with the bias and ReLU in the same pass. PyTorch has it for its compiler, under this name.
 _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
-_THIN = 8  # columns up to which MKL is the faster one, measured for batches of 128
+# On AMD's processors it is twice as fast as MKL, which PyTorch calls otherwise and which keeps AVX-512 to Intel's. On
+# those MKL is the faster one, since oneDNN packs the weights anew each time: an update of 128 units takes a third less.
+_USES_ONEDNN = _ONEDNN is not None and "Intel" not in processor()
+
+_THIN = 8  # columns up to which MKL is the faster one anyway, measured for batches of 128
 
 _LAYER_NORM_EPS = 1e-5  # that of ``torch.nn.LayerNorm``
 
@@ -103,7 +108,7 @@ class BatchedMLP:
         self.parameters = self.views(self.values)
         gradients = self.views(self.gradient)
         # oneDNN takes one network after the other; everything else takes all as one batch.
-        self._one_by_one = _ONEDNN is not None and values.device.type == "cpu"
+        self._one_by_one = _USES_ONEDNN and values.device.type == "cpu"
         self._parts = [(self.parameters, gradients)]
         if self._one_by_one:
             self._parts = [([p[k] for p in self.parameters], [g[k] for g in gradients]) for k in range(count)]

@@ -32,8 +32,7 @@ import numpy as np
 import torch
 
 from benchmarks import speed_rows
-from runs.log import processor
-from workers.machine import cores
+from workers.machine import cores, processor
 
 OUT = ROOT / "logs" / "speed" / "speed.json"
 SECONDS = 15.0  # that a row's samples take together, unless these are too few
