@@ -32,7 +32,8 @@ import numpy as np
 import torch
 
 from benchmarks import speed_rows
-from workers.machine import cores, processor
+from runs.log import processor
+from workers.machine import cores
 
 OUT = ROOT / "logs" / "speed" / "speed.json"
 SECONDS = 15.0  # that a row's samples take together, unless these are too few

@@ -21,7 +21,7 @@ from runs.lock import lock
 from runs.reading import read_rows
 from runs.terminal import WARNING, Terminal
 from runs.wording import duration
-from workers.machine import processor, without_keys
+from workers.machine import without_keys
 from workers.packages import PACKAGES
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -273,6 +273,15 @@ def _host() -> dict[str, Any]:
         "commit": commit,
         "host": {"system": platform.platform(), "cpu": processor(), "gpu": gpu},
     }
+
+
+def processor() -> str:
+    """The name of the CPU, as far as it is known."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
 
 
 def _percentage(share: float | None) -> str:

@@ -60,7 +60,7 @@ def test_only_the_entry_scripts_run_the_loop():
 @pytest.mark.parametrize(
     ("part", "may_know"),
     [
-        ("models", {"workers"}),  # the processor, by which it chooses the faster library
+        ("models", set()),
         ("sac", {"models"}),
         ("reward_utils", {"errors"}),
         ("workers", {"errors", "tasks", "task_specs"}),

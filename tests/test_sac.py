@@ -390,6 +390,15 @@ def products(request, monkeypatch):
     monkeypatch.setattr(models, "_USES_ONEDNN", request.param)
 
 
+@pytest.mark.parametrize("maker", ["GenuineIntel", "AuthenticAMD"])
+def test_the_maker_of_the_processor_is_read_where_the_system_tells_it(maker, tmp_path, monkeypatch):
+    monkeypatch.setattr(models.platform, "processor", lambda: f"Family 6 Model 85, {maker}")
+    assert models._made_by_intel(tmp_path / "cpuinfo") == (maker == "GenuineIntel")
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nvendor_id\t: {maker}\nmodel name\t: a name\n")
+    monkeypatch.setattr(models.platform, "processor", lambda: "")
+    assert models._made_by_intel(tmp_path / "cpuinfo") == (maker == "GenuineIntel")
+
+
 @pytest.mark.usefixtures("products")
 @pytest.mark.parametrize("sizes", [(5, 8, 8, 2), (40, 64, 48, 1)])
 @pytest.mark.parametrize("layer_norm", [False, True])

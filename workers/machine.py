@@ -32,12 +32,6 @@ def cores(root: Path = Path("/")) -> int:
     return max(1, min([bound or 1, *quotas]))
 
 
-def processor(root: Path = Path("/")) -> str:
-    """Return the name of the CPU, as far as it is known."""
-    named = re.search(r"^model name\s*: (.+)$", _text(root / "proc/cpuinfo"), re.MULTILINE)
-    return named[1].strip() if named else platform.processor()
-
-
 def memory(root: Path = Path("/")) -> int | None:
     """Return how many bytes of memory can still be taken, or None where the system does not say.
 

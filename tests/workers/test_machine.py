@@ -122,12 +122,3 @@ def test_this_machine_has_some_of_both():
     assert machine.cores() >= 1
     free = machine.memory()
     assert free is None or free > 1 << 20
-
-
-def test_the_processor_is_called_by_its_name_where_the_system_tells_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine.platform, "processor", lambda: "arm")
-    assert machine.processor(tmp_path) == "arm"
-    (tmp_path / "proc").mkdir()
-    one = "processor\t: {}\nvendor_id\t: AuthenticAMD\nmodel name\t: AMD EPYC 7B13 \nflags\t\t: fpu\n\n"
-    (tmp_path / "proc/cpuinfo").write_text(one.format(0) + one.format(1))
-    assert machine.processor(tmp_path) == "AMD EPYC 7B13"
