@@ -1,6 +1,7 @@
 """Learning curves: one agent of ours on the human reward, a textbook's learner, and the whole method in both settings.
 
     python benchmarks/learning.py run agent drawer-open --seed 1      one curve, into a JSON file of its own
+    python benchmarks/learning.py run agent_wide drawer-open          the same, larger and with more updates
     python benchmarks/learning.py run textbook drawer-open            the same with a textbook's SAC, as ours was once
     python benchmarks/learning.py run sb3 drawer-open                 Stable-Baselines3 (benchmarks/requirements.txt)
     python sweep.py learning --only tuning                            the whole method in both settings
@@ -33,6 +34,7 @@ RANDOM_DECISIONS = 1_000
 EVALUATE_EVERY, EVALUATION_EPISODES = 5_000, 20
 FLAGS: dict[str, dict[str, Any]] = {  # of the single agents' learners, beside the defaults
     "agent": {},
+    "agent_wide": {"hidden_size": 512, "update_cycles": 2},  # for what a population costs
     "textbook": {
         "gamma": 0.99,
         "n_step": 1,
@@ -45,6 +47,7 @@ FLAGS: dict[str, dict[str, Any]] = {  # of the single agents' learners, beside t
 }
 LABELS = {
     "agent": "one agent, human reward",
+    "agent_wide": "one agent, human reward, 512 units a layer, two updates a decision",
     "textbook": "one agent, human reward, textbook's SAC",
     "sb3": "Stable-Baselines3's SAC, human reward",
     "from_scratch": "LaRes from scratch, builtin",
@@ -72,7 +75,8 @@ def agent(method: str, task_name: str, seed: int, env_steps: int) -> Iterator[Ro
     torch.set_num_threads(1)
     task, device = get_task(task_name), torch.device("cpu")
     flags = {"episode_length": EPISODE_LENGTH, "action_repeat": ACTION_REPEAT, **FLAGS[method]}
-    config = Arguments("from_scratch", **flags).sac_config(task.obs_size, task.action_size)
+    args = Arguments("from_scratch", **flags)
+    config = args.sac_config(task.obs_size, task.action_size)
     buffer = ReplayBuffer(env_steps, task.obs_size, task.action_size, task.variable_width, 1, device)
     agent = Population(config, buffer, seed, seed)
     collectors = Collectors(task, PolicyShape(agent.sizes), 1, 1, action_repeat=ACTION_REPEAT)
@@ -87,7 +91,7 @@ def agent(method: str, task_name: str, seed: int, env_steps: int) -> Iterator[Ro
         decisions += DECISIONS
         if policy == UNIFORM:
             continue
-        agent.learn(128, DECISIONS)
+        agent.learn(args.batch_size, round(DECISIONS * args.update_cycles))
         collectors.set_policies(agent.policies())
         if decisions * ACTION_REPEAT >= evaluated + EVALUATE_EVERY:
             evaluated = decisions * ACTION_REPEAT
@@ -172,7 +176,7 @@ def _row(env_steps: int, successes: list[np.ndarray], returns: list[float]) -> R
     }
 
 
-METHODS = {"agent": agent, "textbook": agent, "sb3": sb3}
+METHODS = {**dict.fromkeys(FLAGS, agent), "sb3": sb3}
 
 
 def run(method: str, task: str, seed: int, env_steps: int, out: Path) -> None:
