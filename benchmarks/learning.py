@@ -1,7 +1,8 @@
 """Learning curves: one agent of ours on the human reward, a textbook's learner, and the whole method in both settings.
 
     python benchmarks/learning.py run agent drawer-open --seed 1      one curve, into a JSON file of its own
-    python benchmarks/learning.py run agent_wide drawer-open          the same, larger and with more updates
+    python benchmarks/learning.py run agent_narrow drawer-open        the same, as small as the sweep's agents
+    python benchmarks/learning.py run agent_wide drawer-open          larger, and with more updates
     python benchmarks/learning.py run textbook drawer-open            the same with a textbook's SAC, as ours was once
     python benchmarks/learning.py run sb3 drawer-open                 Stable-Baselines3 (benchmarks/requirements.txt)
     python sweep.py learning --only tuning                            the whole method in both settings
@@ -34,6 +35,7 @@ RANDOM_DECISIONS = 1_000
 EVALUATE_EVERY, EVALUATION_EPISODES = 5_000, 20
 FLAGS: dict[str, dict[str, Any]] = {  # of the single agents' learners, beside the defaults
     "agent": {},
+    "agent_narrow": {"hidden_size": 128},  # as an agent of the sweep's populations
     "agent_wide": {"hidden_size": 512, "update_cycles": 2},  # for what a population costs
     "textbook": {
         "gamma": 0.99,
@@ -47,6 +49,7 @@ FLAGS: dict[str, dict[str, Any]] = {  # of the single agents' learners, beside t
 }
 LABELS = {
     "agent": "one agent, human reward",
+    "agent_narrow": "one agent, human reward, 128 units a layer",
     "agent_wide": "one agent, human reward, 512 units a layer, two updates a decision",
     "textbook": "one agent, human reward, textbook's SAC",
     "sb3": "Stable-Baselines3's SAC, human reward",
