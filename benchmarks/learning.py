@@ -233,14 +233,15 @@ def _write(curve: dict[str, Any], out: Path) -> None:
     path.write_text(json.dumps(curve, indent=1) + "\n", encoding="utf-8")
 
 
-def draw(out: Path, anchors: Path | None) -> None:
-    """All curves found in `out` as a figure and tables, published ones beside them."""
+def draw(out: Path, anchors: Path | None, tasks: Sequence[str]) -> None:
+    """All curves of `tasks`, or of all tasks, found in `out` as a figure and tables, published ones beside them."""
     from figures.curves import Curve, compare, read_published
     from figures.files import write
 
     curves = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*-*-*.json"))]
+    curves = [curve for curve in curves if not tasks or curve["task"] in tasks]
     if not curves:
-        sys.exit(f"there are no curves in {out}; make some with: python benchmarks/learning.py run agent window-close")
+        sys.exit(f"no such curve is in {out}; make one with: python benchmarks/learning.py run agent window-close")
     ours = []
     for curve in curves:
         steps, success = (np.array([row[name] for row in curve["rows"]], float) for name in ("env_steps", "success"))
@@ -266,6 +267,7 @@ def main() -> None:
     finished.add_argument("sweeps", nargs="+", type=Path, metavar="SWEEP", help="directory of a sweep")
     picture = commands.add_parser("draw", help="draw all curves made so far")
     picture.add_argument("--anchors", type=Path, help="CSV of published curves (default: none)")
+    picture.add_argument("--tasks", nargs="+", default=[], help="only these (default: all)")
     for command in (one, finished, picture):
         command.add_argument(
             "--out", type=Path, default=ROOT / "results" / "learning", help="(default: results/learning)"
@@ -276,7 +278,7 @@ def main() -> None:
     elif args.command == "gather":
         gather(args.sweeps, args.out)
     else:
-        draw(args.out, args.anchors)
+        draw(args.out, args.anchors, args.tasks)
 
 
 if __name__ == "__main__":
