@@ -154,7 +154,8 @@ case $command in
         set -m
         [ -z "$interrupted" ] && exec "$python" lares_from_scratch.py "${quickstart_flags[@]}" "$@" </dev/null &
         set +m
-        while [ -n "$(jobs -rp)" ]; do sleep 0.2; done
+        # No $(jobs) here: bash 5.2 loses a SIGINT that arrives while it waits for a command substitution.
+        while kill -0 $! 2>/dev/null; do sleep 0.2; done
         wait $! || exit
         case " $* " in
             *log[-_]dir* | *resume*) echo "to see what it did: $python report.py RUN, with the directory named above" ;;
