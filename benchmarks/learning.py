@@ -233,13 +233,17 @@ def _write(curve: dict[str, Any], out: Path) -> None:
     path.write_text(json.dumps(curve, indent=1) + "\n", encoding="utf-8")
 
 
-def draw(out: Path, anchors: Path | None, tasks: Sequence[str]) -> None:
-    """All curves of `tasks`, or of all tasks, found in `out` as a figure and tables, published ones beside them."""
+def draw(out: Path, anchors: Path | None, tasks: Sequence[str], methods: Sequence[str]) -> None:
+    """The curves of `tasks` and `methods` (if empty: of all) in `out` as a figure and tables, published ones beside."""
     from figures.curves import Curve, compare, read_published
     from figures.files import write
 
     curves = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*-*-*.json"))]
-    curves = [curve for curve in curves if not tasks or curve["task"] in tasks]
+    curves = [
+        curve
+        for curve in curves
+        if (not tasks or curve["task"] in tasks) and (not methods or curve["method"] in methods)
+    ]
     if not curves:
         sys.exit(f"no such curve is in {out}; make one with: python benchmarks/learning.py run agent window-close")
     ours = []
@@ -268,6 +272,7 @@ def main() -> None:
     picture = commands.add_parser("draw", help="draw all curves made so far")
     picture.add_argument("--anchors", type=Path, help="CSV of published curves (default: none)")
     picture.add_argument("--tasks", nargs="+", default=[], help="only these (default: all)")
+    picture.add_argument("--methods", nargs="+", default=[], choices=LABELS, help="only these (default: all)")
     for command in (one, finished, picture):
         command.add_argument(
             "--out", type=Path, default=ROOT / "results" / "learning", help="(default: results/learning)"
@@ -278,7 +283,7 @@ def main() -> None:
     elif args.command == "gather":
         gather(args.sweeps, args.out)
     else:
-        draw(args.out, args.anchors, args.tasks)
+        draw(args.out, args.anchors, args.tasks, args.methods)
 
 
 if __name__ == "__main__":
