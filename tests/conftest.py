@@ -1,10 +1,15 @@
-"""One small real run, which the tests of everything that reads runs share."""
+"""What all tests share: a Ctrl-C that arrives, and one small real run for the tests of everything that reads runs."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+# What a shell runs in the background ignores SIGINT, and so would every process that the tests start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
 FLAGS = (
