@@ -62,7 +62,8 @@ def draw(comparison: Comparison, metric: str, remark: str = "") -> Figure:
 def _draw_group(axis: Axes, group: Group, number: int) -> None:
     steps, mean, bounds = group.line()
     colour = _COLOURS[number % len(_COLOURS)]
-    style: dict[str, Any] = {"linestyle": _DASHES[number % len(_DASHES)], "linewidth": 2.0, "markevery": 0.13}
+    every = 0.13 if len(steps) > 1 else 1  # a share of the line's length, of which a single point has none
+    style: dict[str, Any] = {"linestyle": _DASHES[number % len(_DASHES)], "linewidth": 2.0, "markevery": every}
     if group.published:
         style = {"linestyle": "-", "linewidth": 0.8, "markerfacecolor": "white"}
     axis.plot(steps, mean, color=colour, marker=_MARKS[number % len(_MARKS)], markersize=5, label=group.label, **style)

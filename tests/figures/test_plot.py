@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import plot
 from errors import UsageError
@@ -79,6 +81,18 @@ def test_a_run_that_was_solved_counts_on_and_one_that_was_killed_ends_the_line()
     assert mean[-1] == 0.75
     killed = Curve("reach", "ours", np.array([100.0, 200.0]), np.array([0.0, 1.0]))
     assert compare([killed, late]).groups[0].line()[0].tolist() == [100, 200]
+
+
+def test_a_run_that_was_solved_at_once_can_be_seen():
+    figure = draw(
+        compare([Curve("reach", "ours", np.array([500.0]), np.array([0.5]), final=1.0, solved=True)]), "q_value"
+    )
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    [axis] = figure.axes
+    x, y = axis.transData.transform((500.0, 0.5)).astype(int)
+    pixels = np.asarray(canvas.buffer_rgba())
+    assert matplotlib.colors.to_hex(pixels[len(pixels) - 1 - y, x, :3] / 255) == axis.get_lines()[0].get_color()
 
 
 def test_groups_can_be_told_apart_in_grey():
