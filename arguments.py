@@ -40,7 +40,7 @@ class Arguments:
     hide_goal: Switch = flag(0, "1: the observation holds zeros in place of the goal, as published")
     preset: Literal["none", "published", "eureka"] = flag(
         "none",
-        "the flags listed below, which any flag behind it overrides; published: what the published code does; eureka: "
+        "sets the flags listed below, which flags given after it override; published: as the published code; eureka: "
         "Ma et al. 2023, reward functions that train from nothing in each search round",
     )
 
@@ -54,10 +54,14 @@ class Arguments:
     init_exploration_steps: int = flag(
         2_000, "random actions at the start, drawn uniformly", whole(1), unit="env steps"
     )
-    stop_success: float = flag(0.0, "end the run when the best agent's success rate reaches this; 0: never", real(0, 1))
+    stop_success: float = flag(
+        0.0, "end the run once an evaluation and --final_episodes reach this success rate; 0: never", real(0, 1)
+    )
     display_interval: int = flag(10_000, "interval between evaluations", whole(1), unit="env steps")
     eval_episodes: int = flag(10, "episodes per agent in each evaluation", whole(1), unit="episodes")
-    final_episodes: int = flag(50, "fresh episodes of the chosen policy at the very end", whole(1), unit="episodes")
+    final_episodes: int = flag(
+        50, "fresh episodes to compare the best policies, and again to evaluate the one", whole(1), unit="episodes"
+    )
     seed: int = flag(123, "seed of all randomness in the run", whole(0))
 
     model: str = flag(
@@ -83,7 +87,7 @@ class Arguments:
     )
     llm_context: int = flag(
         16_000,
-        "maximum length of the conversation that goes back to the model, by our own count; older turns are summed up",
+        "maximum length of the conversation that goes back to the model, by our own count; older turns are summarized",
         whole(1),
         unit="tokens",
     )
@@ -112,17 +116,17 @@ class Arguments:
     LLM_freq: int = flag(0, "interval between search rounds; 0: a fifth of the run", whole(0), unit="env steps")
     fitness: Literal["success", "return"] = flag(
         "success",
-        "rank agents by success rate, then by how near to success their episodes came; return: then by the "
-        "environment's return, as published",
+        "rank agents by success rate and, where chance explains the difference, by how near to success they came; "
+        "return: by success rate, then by the environment's return, as published",
     )
     success: str | int = flag(
-        "any", "an episode is solved at any decision, at its last one, or at each of its last N", success_rule
+        "any", "when an episode is solved: at any decision, at its last one, or at each of its last N", success_rule
     )
     scale_type: Literal[0, 1, 2] = flag(
         2, "map new rewards onto the best ones by 2: mean and standard deviation, 1: standard deviation, 0: not at all"
     )
     buffer_transfer: Switch = flag(0, "0: relabel the buffer with a new function, 1: copy the best column")
-    inherit: Switch = flag(1, "1: agents that are not elite take over the best agent's networks")
+    inherit: Switch = flag(1, "1: agents with a new reward function start from the best agent's networks")
     restart: Switch = flag(
         0, "1: each search round begins anew: new networks for all agents, an empty buffer, and the initial exploration"
     )
@@ -134,24 +138,24 @@ class Arguments:
         "reject functions that rank a smaller share of the successful episodes above all failed ones; 0: log only",
         real(0, 1),
     )
-
     choice: Literal["scored", "first"] = flag(
         "scored",
-        "which valid candidates take open slots: those that stored episodes speak for and that are unlike each other; "
+        "which valid candidates take open slots: those that score best on stored episodes and differ from each other; "
         "first: the first ones, as published",
     )
-
     fit_numbers: Switch = flag(
         0, "1: in each search round, also try the elites' reward functions with numbers fitted to stored episodes"
     )
-
     selection: Literal["thompson", "uniform", "all"] = flag(
         "thompson",
         "whose policies collect: agents drawn by Thompson sampling, drawn at random, or every agent",
         heading="collection",
     )
     windows_length: int = flag(
-        1000, "how many of an agent's latest outcomes Thompson sampling considers", whole(1), unit="episodes"
+        1000,
+        "latest outcomes, at the last decision, that Thompson sampling considers",
+        whole(1),
+        unit="episodes",
     )
     explore_episode: Switch = flag(
         0, "1: one more episode in each iteration, of a policy that is never trained, as published from scratch"
@@ -173,7 +177,7 @@ class Arguments:
     reward_scale: float = flag(1.0, "factor on every reward drawn from the buffer", real(0, above=True))
     gamma: float | None = flag(
         None,
-        "discount; none: 1 - 5 / (decisions in an episode), but from 0.95 to 0.995, as Hansen et al. 2024 choose it",
+        "discount; if not set, 1 - 5 / (decisions in an episode), kept within 0.95 and 0.995 (Hansen et al. 2024)",
         real(0, 1),
         unit="per decision",
     )
@@ -192,7 +196,7 @@ class Arguments:
     learn_temperature: Switch = flag(1, "0: the weight of the entropy stays at --initial_temperature")
     target_entropy: float = flag(
         -0.5,
-        "entropy of the policy that the temperature is adapted to",
+        "policy entropy that the temperature is tuned to reach",
         real(-float("inf")),
         unit="nats per dimension of the action",
     )
@@ -219,11 +223,15 @@ class Arguments:
         50_000, "interval between checkpoints", whole(1), unit="env steps", heading="output"
     )
     resume: str | None = flag(
-        None, "directory of a run to continue from its last checkpoint; all flags are read from there", path
+        None,
+        "directory of a run to continue from its last checkpoint, with its flags; limits, prices, output and machine "
+        "flags may be given anew",
+        path,
     )
     log_dir: str = flag("logs", "directory in which run directories are created", path)
-    exp_name: str | None = flag(None, "name of the run directory; none: setting, task, model and seed", directory_name)
-
+    exp_name: str | None = flag(
+        None, "name of the run directory; if not set: setting, task, model, seed", directory_name
+    )
     quiet: bool = flag(False, "print only warnings and how the run ended; run.log has every line")
 
     ignored_flags: tuple[str, ...] = ()  # the flags given that are accepted without effect, in the order given
@@ -280,7 +288,7 @@ class Arguments:
 
 DESCRIPTIONS: dict[Setting, str] = {
     "from_scratch": "Train a population of agents on reward functions that a language model writes from scratch.",
-    "with_init": "The same search, starting from the task's human-designed reward.",
+    "with_init": "Train a population of agents on reward functions that a language model makes from the human one.",
 }
 
 
@@ -294,12 +302,13 @@ def parse_args(argv: Sequence[str] | None, setting: Setting) -> Arguments:
     )
     words = parser.spell(sys.argv[1:] if argv is None else argv)
     if directory := parser.values(words)["resume"]:
-        return Arguments(setting, **resumed_flags(parser, words, setting, directory))
-    task = parser.values(words)["env_name"]
-    presets = {f"--preset={name}": preset(name, setting, task) for name in PRESETS}
-    # A preset's flags stand where it stands, so that flags behind it override them.
-    words = [part for word in words for part in (word, *presets.get(word, ()))]
-    args = Arguments(setting, **parser.values(words))
+        args = Arguments(setting, **resumed_flags(parser, words, setting, directory))
+    else:
+        task = parser.values(words)["env_name"]
+        presets = {f"--preset={name}": preset(name, setting, task) for name in PRESETS}
+        # A preset's flags stand where it stands, so that flags after it override them.
+        words = [part for word in words for part in (word, *presets.get(word, ()))]
+        args = Arguments(setting, **parser.values(words))
     for message in contradictions(args):
         parser.error(message)
     return args

@@ -1,4 +1,4 @@
-"""The two ways in which a run ends early, the help that their messages give, and texts of others as plain text."""
+"""How a run ends early and how it warns, the help that messages give, and texts of others as plain text."""
 
 import difflib
 import re
@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 # Control characters but for tab and end of line, marks that reorder the line they stand in, halves of characters.
 _NOT_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+WARNING = "warning: "  # begins every line of the log that warns
 
 
 class UsageError(Exception):

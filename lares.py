@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from arguments import Arguments, Setting, default_name, remarks_on
-from errors import RunError, UsageError
+from errors import WARNING, RunError, UsageError
 from population import Population
 from replay_buffer import EXPLORATION, ReplayBuffer
 from reward_code import RewardWorkers
@@ -31,7 +31,6 @@ from runs.log import RunLog
 from runs.resume import Checkpoints
 from runs.round_block import round_block
 from runs.summary import agents_row, protocol, sum_up
-from runs.terminal import WARNING
 from search.builtin import ProgramSearch
 from search.by_flags import connect_by_flags, search_by_flags
 from task_specs import get_task
@@ -52,7 +51,7 @@ _COUNTERS = (
 class LaRes:
     """One run.
 
-    Agents 0 to pop_size - 1 hold the slots of the population. The human agent, if there is one, comes behind them: it
+    Agents 0 to pop_size - 1 hold the slots of the population. The human agent, if there is one, comes after them: it
     learns from the environment's own, human-designed reward and is never replaced.
 
     Args:
@@ -72,7 +71,7 @@ class LaRes:
         if not task.success_expression and args.fitness == "success":
             raise UsageError(f"task {task.name} does not say when it is solved; give --fitness return")
         if args.dry_run:
-            print(describe(args, prompts, task, self.seed(Use.PROBE)))
+            print(describe(args, task, self.seed(Use.PROBE)))
             raise SystemExit
         refuse_what_cannot_fit(args, task, args.pop_size + human_agent)
         human_reward = task.human_reward.source if human_agent and task.human_reward else None
@@ -96,7 +95,7 @@ class LaRes:
             config, self.buffer, self.seed(Use.NETWORKS), self.seed(Use.BATCHES), args.num_learners
         )
         self.roster = Roster(args, self.population, self.buffer, self.reward_workers, self.log, self.human)
-        # Behind the policies of the agents, or of candidates, stands one that is never trained (--explore_episode).
+        # After the policies of the agents, or of candidates, comes one that is never trained (--explore_episode).
         self.untrained = max(len(self.agents), CANDIDATES)
         shape = PolicyShape(self.population.sizes, args.log_std_min, args.log_std_max, args.activation)
         self.collectors = Collectors(
@@ -135,11 +134,11 @@ class LaRes:
 
     @property
     def is_new(self) -> bool:
-        """Whether the run begins, and does not go on from a checkpoint."""
+        """Whether the run is new, rather than resumed from a checkpoint."""
         return not self.roster.functions
 
     def goes_on(self) -> bool:
-        """Return whether the run has neither reached its end nor been told to stop."""
+        """Update `status`; return whether the run has neither reached its end nor been told to stop."""
         if self.interruption.signal:
             self.status = "interrupted"
         elif self.status == "running" and self.env_steps >= self.args.total_timesteps:
@@ -239,7 +238,7 @@ class LaRes:
                 episode.transitions["terminal"][-1] = 1.0
             collector = arm if arm in self.agents else EXPLORATION
             if collector != EXPLORATION:
-                self.thompson.update(arm, bool(episode.success[-1]))
+                self.thompson.update(arm, bool(episode.success[-1]))  # whatever --success says
             if arm != EXPLORATION:
                 self.updates_due += self.args.update_cycles * len(episode.success)
             stored += self.buffer.add(episode.transitions, collector, solved, float(episode.distance.min()))
@@ -248,7 +247,7 @@ class LaRes:
     # --- the search round -------------------------------------------------------------------------------------------
 
     def search_round(self) -> None:
-        """Rank, keep the elites, rewrite the other reward functions, relabel, rescale, inherit."""
+        """Rank, keep the elites, replace the other reward functions, relabel, rescale, inherit."""
         if self.last_evaluation < self.env_steps:
             self.evaluate()
         self.save_checkpoint()  # from here an interrupted round is begun again; answers that came are in llm.jsonl
@@ -280,7 +279,7 @@ class LaRes:
         self.log.say(round_block(self.args, self.search, self.round, standings, self.roster.functions))
 
     def rank(self) -> list[int]:
-        """Return the agents, best one first; by success, after as many episodes again, so that luck does not decide."""
+        """Return the agents, best first; by success, after as many episodes again, so that luck does not decide."""
         if self.args.fitness == "return":
             return ranked(self.scores, "return")
         more = self.simulator.evaluate(
@@ -345,7 +344,7 @@ class LaRes:
         self.log.write_networks(self.champions.candidates[0].networks)
 
     def finish(self) -> None:
-        """Choose the policy to hand out, evaluate it in fresh episodes on which nothing was chosen, and sum up."""
+        """Choose the policy to hand out, evaluate it in fresh episodes that had no part in the choice, and sum up."""
         self.save_checkpoint()
         final = None
         if self.status != "interrupted":
@@ -361,7 +360,7 @@ class LaRes:
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
     def save_checkpoint(self) -> None:
-        """Write all that going on needs. A search round that was given up is left out: it is begun again."""
+        """Write all that resuming needs. A search round that was given up is left out, and starts over."""
         if self.is_new or self.round_given_up:
             return
         self.last_checkpoint = self.env_steps
@@ -375,7 +374,7 @@ class LaRes:
         )
 
     def restore(self) -> None:
-        """Go on from the last whole checkpoint, or from the beginning if there is none."""
+        """Resume from the last whole checkpoint, or from the beginning if there is none."""
         state, paid_for = self.checkpoints.restore()
         self.search.model.paid_for = [row for row in paid_for if not row["stopped"]]
         if state is None:
@@ -385,7 +384,7 @@ class LaRes:
         self.scores = {int(agent): Score.from_state(score) for agent, score in state["scores"].items()}
         if self.champions.best:
             self.log.write_networks(self.champions.best.networks)
-        self.log.say(f"going on from the checkpoint at {self.env_steps:,} env steps")
+        self.log.say(f"resuming from the checkpoint at {self.env_steps:,} env steps")
         self.log.begin_progress(self.env_steps, self.args.total_timesteps)
 
     def __enter__(self) -> "LaRes":

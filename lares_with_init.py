@@ -1,4 +1,4 @@
-"""Train on a task with reward functions that a language model makes of the human-designed one."""
+"""Train on a task with reward functions that a language model develops from the human-designed one."""
 
 import sys
 from pathlib import Path
@@ -18,15 +18,15 @@ def main() -> int:
     from runs.exit_status import exit_status
 
     with exit_status() as status:
-        from lares import LaRes  # behind the flags, since it is slow: --help and a typo need not wait for it
+        from lares import LaRes  # after parsing, since it is slow: --help and a typo need not wait for it
 
         with LaRes(args, status.interruption, prompts="with_init", human_agent=True) as run:
-            if run.is_new:  # and does not go on from a checkpoint
+            if run.is_new:  # and not resumed from a checkpoint
                 run.first_population()  # the model writes pop_size reward functions
                 run.explore()  # random actions, for all agents to learn from
             while run.goes_on():
                 if run.search_is_due():
-                    run.search_round()  # rank, keep elites, rewrite the rest, relabel, rescale, inherit
+                    run.search_round()  # rank, keep elites, replace the rest, relabel, rescale, inherit
                 run.collect()  # one episode of each Thompson-drawn policy
                 run.learn()  # SAC, every agent on its own reward column
                 if run.evaluation_is_due():

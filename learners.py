@@ -147,7 +147,7 @@ class Learners:
         self._losing = self._losing + 1 if lost else 0
         if self._losing == _TRIES:
             how = next(iter(lost.values()))
-            raise RunError(f"a learner {how}, as others before it; with too little memory, try --num_learners 1")
+            raise RunError(f"learners keep failing (the last one {how}); if memory is short, give --num_learners 1")
         return made, lost
 
     def close(self) -> None:

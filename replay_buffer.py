@@ -220,12 +220,12 @@ class ReplayBuffer:
         """Return the rewards (size,) of one column as its agent is trained on them."""
         return self.columns["rewards"][: self.size, agent] * self.scale[agent] + self.shift[agent]
 
-    def rescale(self, agent: int, model: int | None, kind: int) -> str | None:
-        """Set an agent's (scale, shift) so that its rewards in the buffer are spread like those of agent `model`.
+    def rescale(self, agent: int, reference: int, kind: int) -> str | None:
+        """Set an agent's (scale, shift) so that its rewards in the buffer are spread like those of agent `reference`.
 
         Args:
             agent: the agent whose column is new.
-            model: the agent whose rewards, as trained on, are the measure; None leaves the column as it is.
+            reference: the agent whose rewards, as trained on, are the measure.
             kind: 2 maps mean and standard deviation, 1 the standard deviation alone, 0 nothing.
 
         Returns:
@@ -235,9 +235,9 @@ class ReplayBuffer:
         self.scale[agent], self.shift[agent] = 1.0, 0.0
         self._normalized = 0
         bounded = None
-        if kind and model is not None and self.size:
+        if kind and self.size:
             new = self.columns["rewards"][: self.size, agent].astype(np.float64)
-            best = self.trained_rewards(model).astype(np.float64)
+            best = self.trained_rewards(reference).astype(np.float64)
             self.scale[agent], bounded = _scale(new, best)
             if kind == 2:
                 self.shift[agent] = best.mean() - new.mean() * self.scale[agent]

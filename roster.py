@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from arguments import Arguments
+from errors import WARNING
 from population import Population
 from replay_buffer import ReplayBuffer
 from reward_code import Failure, RewardWorkers
 from runs.log import RunLog
 from runs.round_block import Standing
-from runs.terminal import WARNING
 from search.choice import order_share
 from search.feedback import AgentReport, report_on
 from search.reward_function import RewardFunction

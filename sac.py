@@ -42,7 +42,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class SacConfig:
-    """Hyperparameters that the agents share. Their defaults are those of the flags, see `arguments`."""
+    """Hyperparameters that the agents share; each is a flag, see `arguments`."""
 
     obs_size: int
     action_size: int

@@ -7,7 +7,7 @@ python sweep.py --env-name door-close-v2 hammer-v2 --seed 1 2 --model builtin
 python sweep.py status logs/quick                 how far they are, from any terminal
 RAY_ADDRESS=... python sweep.py paper --cpus 2    on a cluster, see docs/clusters.md
 
-SWEEP is a YAML file, whose form the head of sweeps/plan.py explains, or the name of one in sweeps/: paper, quick,
+SWEEP is a YAML file, whose form the docstring of sweeps/plan.py explains, or the name of one in sweeps/: paper, quick,
 learning or ablations. Every flag of the entry scripts may stand behind it; one with several values makes a run of each,
 and takes the place of the same flag in the file. The same command again goes on where the sweep was stopped.
 """
@@ -84,7 +84,7 @@ def parse_args(words: list[str]) -> tuple[argparse.Namespace, dict[str, list[str
             given.pop(flag, None)  # of two the last one counts, and where it stands
             values = given[flag] = [value] if equals else []
         elif values is None:
-            flags.error(f"{word!r} belongs to no flag")
+            flags.error(f"{word!r} follows no flag; put each value after its flag, as in --seed 1 or --seed=1")
         else:
             values.append(word)
     if not args.sweep and not given:
@@ -147,7 +147,7 @@ def carry_out(
         results = "" if interruption.requested() else write_results(sweep, board.progress)
     print("\n".join(part for part in (headline(board.progress), *failures(board.progress), results) if part))
     if any(one.status != "done" for one in board.progress):
-        print("the same command again goes on with what is not done")
+        print("run the same command again to continue with the rest")
         return 1
     return 0
 

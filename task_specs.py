@@ -46,6 +46,7 @@ import numpy as np
 
 from errors import UsageError, nearest
 from tasks.entry import build
+from tasks.names import without_version
 from tasks.task import ROLES, HumanReward, Input, Task, Variable
 from tasks.task_file import load_task_file
 
@@ -635,7 +636,7 @@ def get_task(name: str, task_file: str | None = None) -> Task:
         UsageError: there is no such task, or its entry has a mistake.
     """
     entries = all_tasks(task_file)
-    key = next((key for key in (name, name.removesuffix("-v2"), name.removesuffix("-v3")) if key in entries), None)
+    key = next((key for key in (name, without_version(name)) if key in entries), None)
     if key is None:
         raise UsageError(f"there is no task {name!r}{_advice(name, entries)}")
     return build(key, entries[key], METAWORLD_VARIABLES, task_file and os.path.abspath(task_file))

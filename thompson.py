@@ -77,5 +77,5 @@ class ThompsonSampler:
         for outcomes, saved in zip(self.outcomes, state["outcomes"], strict=True):
             outcomes.clear()
             outcomes.extend(saved)
-        self.episodes = list(state.get("episodes", self.episodes))  # older checkpoints lack them
+        self.episodes = list(state["episodes"])
         self.generator.bit_generator.state = state["generator"]

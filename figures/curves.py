@@ -148,7 +148,7 @@ def read_published(path: Path, tasks: Iterable[str], until: float = np.inf) -> l
         reader = csv.DictReader(file)
         missing = {"method", "task", "env_steps", "seed", "success"} - set(reader.fieldnames or ())
         if missing:
-            raise UsageError(f"{path} has no column {', '.join(sorted(missing))}; see the head of plot.py")
+            raise UsageError(f"{path} has no column {', '.join(sorted(missing))}; see the docstring of plot.py")
         for row in reader:
             protocol = row.get("protocol") or "protocol not stated"
             try:

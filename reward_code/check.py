@@ -31,7 +31,6 @@ _TAKES_A_GENERATOR_IN_MATH = ("fsum", "prod")
 _CALLED_BY_CONSTANTS = BUILTINS - {"enumerate", "filter", "map", "reversed", "zip"}  # iterators keep a state
 _MEANING_OF_ITS_OWN = ("np", "numpy", "math", "reward_utils", "compute_reward", "isinstance")
 
-_LONGEST_SOURCE = 30_000
 _LARGEST_INTEGER = 10**6
 _LARGEST_EXPONENT = 64
 _FORMAT_SPEC = re.compile(r"[-+ <>=^0,_]*\d{0,2}(\.\d{1,2})?[a-zA-Z%]?")

@@ -17,10 +17,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from errors import RunError
-from runs.terminal import WARNING
+from errors import WARNING, RunError
 
-_FORMAT = 2
+_FORMAT = 3
 _KEPT = 2
 _ARRAY = "@array"  # stands in JSON for an array: its place in the data file
 _CHUNK = 1 << 22  # bytes hashed or copied at a time

@@ -47,7 +47,7 @@ def flag(
     Args:
         default: the value when the flag is not given.
         help: what ``--help`` says.
-        values: converts the text behind the flag, or raises argparse.ArgumentTypeError. Without it, the field's type is
+        values: converts the text after the flag, or raises argparse.ArgumentTypeError. Without it, the field's type is
             a Literal with the choices, or bool for a flag without a value.
         unit: what the value counts, shown in the help.
         heading: the title of the help group that begins with this flag.
@@ -61,7 +61,7 @@ def flags_of(table: type) -> dict[str, tuple[Field[Any], Flag]]:
     return {row.name: (row, row.metadata["flag"]) for row in fields(table) if "flag" in row.metadata}
 
 
-# --- what may stand behind a flag -------------------------------------------------------------------------------------
+# --- what may stand after a flag --------------------------------------------------------------------------------------
 
 
 def whole(low: int, high: float = math.inf) -> Converter:
@@ -224,7 +224,7 @@ class FlagParser(argparse.ArgumentParser):
         """Return every flag's value by the name of its field, and ``ignored_flags``, those given without effect."""
         found, rest = self.parse_known_args(words)
         if rest:
-            self.error(f"{rest[0]!r} belongs to no flag; each value stands behind its flag, as in --seed 1 or --seed=1")
+            self.error(f"{rest[0]!r} follows no flag; put each value after its flag, as in --seed 1 or --seed=1")
         return vars(found)
 
     def error(self, message: str) -> NoReturn:
@@ -258,14 +258,15 @@ def _value(row: Field[Any], meaning: Flag) -> dict[str, Any]:
     if get_origin(row.type) is Literal:
         choices = get_args(row.type)
         return {"default": row.default, "type": type(choices[0]), "choices": choices}
-    placeholders: dict[Any, str] = {int: "N", float: "X", path: "PATH", json_object: "JSON"}
+    placeholders: dict[Any, str] = {int: "N", float: "X", float | None: "X", path: "PATH", json_object: "JSON"}
+    placeholders[success_rule] = "RULE"
     placeholder = placeholders.get(row.type) or placeholders.get(meaning.values, "NAME")
     return {"default": row.default, "type": meaning.values, "metavar": placeholder}
 
 
 def _help(row: Field[Any], meaning: Flag) -> str:
     if row.default is None:
-        default = "none"
+        default = "not set"
     elif row.type is bool:
         default = "off"
     else:

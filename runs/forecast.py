@@ -117,13 +117,13 @@ def bytes_per_row(task: Task, agents: int) -> int:
 
 
 def refuse_what_cannot_fit(args: Arguments, task: Task, agents: int) -> None:
-    """Raise UsageError when the run needs more memory than can be had, before anything is paid for."""
+    """Raise UsageError when the run needs more memory than is free, before anything is paid for."""
     free = memory()
     row = bytes_per_row(task, agents)
     needed = memory_needed(args, row, args.sac_config(task.obs_size, task.action_size), agents)
     if free is not None and needed > free:
         raise UsageError(
-            f"the run needs {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB can be had; lower --buffer-size "
+            f"the run needs {needed / 1e9:.1f} GB of memory and only {free / 1e9:.1f} GB is free; lower --buffer-size "
             f"({args.buffer_size:,} rows of {row} bytes), --num_workers ({args.num_workers}) or "
             f"--num_learners ({args.num_learners})"
         )

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from errors import plain
+from errors import WARNING, plain
 from runs.boards import Boards
 from runs.lock import lock
 from runs.reading import read_rows
-from runs.terminal import WARNING, Terminal
+from runs.terminal import Terminal
 from runs.wording import duration
 from workers.machine import without_keys
 from workers.packages import PACKAGES

@@ -1,8 +1,7 @@
 """What other publications ask for, in our flags: presets, their windows, and the published interface's spelling."""
 
-import re
-
 from runs.flags import wrapped
+from tasks.names import without_version
 
 PRESETS = {  # the flags that a preset stands for
     # The repository of Li et al. 2025, at commit a84ca91: the commands of its README and, where they say nothing, what
@@ -87,9 +86,7 @@ def preset(name: str, setting: str, task: str) -> list[str]:
     if name == "published":
         flags.append(f"--explore_episode={int(setting == 'from_scratch')}")
         flags += [
-            f"--windows_length={length}"
-            for known, length in WINDOWS[setting].items()
-            if known == re.sub(r"-v[23]$", "", task)
+            f"--windows_length={length}" for known, length in WINDOWS[setting].items() if known == without_version(task)
         ]
     return flags
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import UsageError
+from tasks.names import without_version
 
 Row = dict[str, Any]
 
@@ -19,7 +20,7 @@ class Run:
         directory: where they lie.
         config: config.json.
         evaluations: the rows of metrics.jsonl, by increasing env steps.
-        functions: population.json, every reward function ever proposed; empty before the first search round.
+        functions: population.json, every reward function ever proposed; empty before the first evaluation.
         exchanges: the rows of llm.jsonl.
         summary: summary.json; empty while the run goes on, and after it was killed.
     """
@@ -44,7 +45,7 @@ class Run:
     @property
     def task(self) -> str:
         """The task's name, without MetaWorld's version."""
-        return str(self.flags["env_name"]).removesuffix("-v2").removesuffix("-v3")
+        return without_version(str(self.flags["env_name"]))
 
     @property
     def status(self) -> str:

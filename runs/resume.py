@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from errors import WARNING
 from replay_buffer import ReplayBuffer
 from runs.checkpoint import CheckpointStore, RowStream
 from runs.log import RunLog
-from runs.terminal import WARNING
 
 
 class Part(Protocol):

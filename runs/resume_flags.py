@@ -1,4 +1,4 @@
-"""The flags of a run that goes on: those it began with, but for what may change."""
+"""The flags of a resumed run: those it began with, but for what may change."""
 
 import json
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def resumed_flags(parser: FlagParser, words: Sequence[str], setting: str, direct
     for name in stored.keys() - _MAY_CHANGE:
         if values[name] != stored[name]:
             parser.error(
-                f"--{name} cannot change when a run goes on: it was {stored[name]}, and {values[name]} was given; "
+                f"--{name} cannot change when a run is resumed: it was {stored[name]}, and {values[name]} was given; "
                 "leave it out, or begin a new run"
             )
     return values

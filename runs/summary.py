@@ -85,7 +85,7 @@ def sum_up(
         )
         log.say(f"stopped after {env_steps:,} env steps; {kept}", final=True)
         resume = f"python lares_{args.setting}.py --resume {shlex.quote(str(log.directory))}"
-        log.say(f"to go on: {resume}", final=True)
+        log.say(f"to resume: {resume}", final=True)
     llm = search.cost(args.price_in, args.price_out) | {"rejected": search.rejected}
     wall_time = round(log.wall_time, 3)
     log.write_json(

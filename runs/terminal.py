@@ -5,7 +5,8 @@ import os
 import sys
 from typing import Any
 
-WARNING = "warning: "
+from errors import WARNING
+
 """With what the lines begin that are shown in any case."""
 
 

@@ -1,6 +1,6 @@
-"""The model and the search that the flags ask for."""
+"""The model, the search and the first messages that the flags ask for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,10 @@ from search.builtin import ProgramSearch
 from search.connect import connect
 from search.examples import solved_examples
 from search.prompting import Prompts
-from search.protocol import LanguageModel
+from search.protocol import LanguageModel, Message
 from search.rounds import RewardSearch
 from task_specs import Task
+from tasks.environment import Columns
 
 
 def connect_by_flags(args: Arguments, task: str, builtin: LanguageModel) -> LanguageModel:
@@ -61,6 +62,16 @@ def search_by_flags(
         prompts=args.prompts,
         scored=args.choice == "scored",
         fit_numbers=bool(args.fit_numbers),
-        examples=solved_examples(task.name, args.setting) if args.examples == "solved" else (),
+        examples=_examples(args, task),
         **rest,
     )
+
+
+def opening_by_flags(args: Arguments, task: Task, starts: Columns) -> list[Message]:
+    """Return the messages of the first request, with `starts` as in `Prompts.opening`."""
+    prompts = Prompts(args.setting, args.prompts)
+    return prompts.opening(task, args.episode_length, args.action_repeat, args.success, starts, _examples(args, task))
+
+
+def _examples(args: Arguments, task: Task) -> Sequence[str]:
+    return solved_examples(task.name, args.setting) if args.examples == "solved" else ()

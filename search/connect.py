@@ -10,6 +10,13 @@ from search.protocol import LanguageModel
 from search.remote import RemoteModel
 from search.turns import inherited_turns
 
+_WITHOUT_TOKENS = ("replay:", "replay-any:", "manual:")  # with what the names of such models begin
+
+
+def costs_tokens(model: str) -> bool:
+    """Return whether ``--model`` names a model whose tokens someone counts."""
+    return model != "builtin" and not model.startswith(_WITHOUT_TOKENS)
+
 
 def connect(
     model: str,

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from arguments import Setting
+from errors import WARNING
 from reward_code import Evaluation, Failure, RewardWorkers
 from search import memory, population_view, words
-from search.prompting import Prompts
+from search.prompting import Prompts, with_appendix
 from search.protocol import Message
 from search.reward_function import SURPLUS, RewardFunction
 from search.study import study
@@ -79,12 +80,11 @@ class Feedback:
     Args:
         setting: the directory of prompts; "with_init" tells the human reward and its return, "from_scratch" nothing of
             it.
-        episode_length, action_repeat, rule, starts: see `search.prompting.Prompts.opening`.
+        episode_length, action_repeat, rule, starts, examples: see `search.prompting.Prompts.opening`.
         context: tokens that a conversation may have, the answer to it not counted.
         human_feedback: a file whose text, if any, is added at each round.
         prompts: a directory with prompts in place of ours.
         log: takes one line for the user.
-        examples: functions that solved other tasks, which the opening shows.
 
     Raises:
         UsageError: a prompt has a field that nothing fills, or with init the task has no human reward.
@@ -110,9 +110,7 @@ class Feedback:
         self._context = context
         self._human_feedback = human_feedback
         self._log = log
-        shown = self._prompts.fill("examples", {"functions": "\n\n".join(examples)}) if examples else ""
-        opening = self._prompts.opening(task, episode_length, action_repeat, rule, starts)
-        self.opening = with_appendix(opening, shown)
+        self.opening = self._prompts.opening(task, episode_length, action_repeat, rule, starts, examples)
 
     def conversation(
         self, round: int, best: RewardFunction | None, report: AgentReport, functions: Sequence[RewardFunction]
@@ -204,17 +202,9 @@ class Feedback:
         except FileNotFoundError:
             return ""
         except (OSError, UnicodeDecodeError) as error:
-            self._log(f"warning: search round {round}: {self._human_feedback} cannot be read: {error}")
+            self._log(f"{WARNING}search round {round}: {self._human_feedback} cannot be read: {error}")
             return ""
         if not text:
             return ""
         self._log(f"search round {round}: {len(text)} characters of human feedback from {self._human_feedback}")
         return self._prompts.fill("human_feedback", {"text": text})
-
-
-def with_appendix(messages: list[Message], text: str) -> list[Message]:
-    """The conversation with `text` at the end of its last message: two messages of one side in a row trip servers."""
-    if not text:
-        return messages
-    last = messages[-1]
-    return [*messages[:-1], {**last, "content": last["content"].rstrip("\n") + "\n" + text}]

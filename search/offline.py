@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from errors import UsageError, plain_line
+from errors import WARNING, UsageError, plain_line
 from search.protocol import LanguageModel, Reply, Request, ServiceAway, Usage, recorded_reply
 
 POLL_INTERVAL = 0.25  # seconds between two looks at what is waited for
@@ -258,7 +258,7 @@ class _AnswerFiles:
         if key not in self._said:
             self._said.add(key)
             self.request.log(
-                f"warning: {path} holds no answer; the run still waits for one, until {_clock(self.request)}"
+                f"{WARNING}{path} holds no answer; the run still waits for one, until {_clock(self.request)}"
             )
 
 

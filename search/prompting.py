@@ -4,7 +4,7 @@ A prompt is plain text with {named} fields, so that it can be read and changed w
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +109,13 @@ class Prompts:
         return f"An action is {task.action_size} numbers from -1 to 1."
 
     def opening(
-        self, task: Task, episode_length: int, action_repeat: int, rule: Rule, starts: Columns
+        self,
+        task: Task,
+        episode_length: int,
+        action_repeat: int,
+        rule: Rule,
+        starts: Columns,
+        examples: Sequence[str] = (),
     ) -> list[Message]:
         """The conversation with which every search begins: the contract, and the task.
 
@@ -119,6 +125,7 @@ class Prompts:
             action_repeat: env steps in a decision.
             rule: when an episode counts as solved.
             starts: columns of states in which episodes begin, empty when none are known.
+            examples: functions that solved other tasks.
 
         Raises:
             UsageError: with init the task has no human reward.
@@ -139,10 +146,19 @@ class Prompts:
                 raise UsageError(f"task {task.name} has no human reward to start from; use lares_from_scratch.py")
             fields["human_reward"] = task.human_reward.source.strip()
             fields["success_source"] = task.human_reward.success_source.strip()
-        return [
+        opening = [
             {"role": "system", "content": self.fill("system", {"scene": self._scene(task, action_repeat)})},
             {"role": "user", "content": self.fill("task", fields)},
         ]
+        return with_appendix(opening, self.fill("examples", {"functions": "\n\n".join(examples)}) if examples else "")
+
+
+def with_appendix(messages: list[Message], text: str) -> list[Message]:
+    """The conversation with `text` at the end of its last message: two messages of one side in a row trip servers."""
+    if not text:
+        return messages
+    last = messages[-1]
+    return [*messages[:-1], {**last, "content": last["content"].rstrip("\n") + "\n" + text}]
 
 
 def _solved_when(episode_length: int, rule: Rule) -> str:

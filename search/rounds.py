@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from arguments import Setting
-from errors import RunError, plain_line
+from errors import WARNING, RunError, plain_line
 from reward_code import Failure, Rejected, RewardWorkers, Verdict, canonical, extract
 from search import population_view
 from search.builtin import ProgramSearch
 from search.choice import Choice, known_functions
-from search.feedback import AgentReport, Feedback, with_appendix
+from search.feedback import AgentReport, Feedback
 from search.fitting import Fitting
+from search.prompting import with_appendix
 from search.protocol import (
     BudgetSpent,
     LanguageModel,
@@ -136,7 +137,7 @@ class RewardSearch:
             raise RunError(f"no reward function from {self.model.name}: {self._trouble}")
         if len(functions) < count:
             gave = f"{self.model.name} gave {len(functions)} of {count} reward functions"
-            self.log(f"warning: {gave}; builtin writes the others")
+            self.log(f"{WARNING}{gave}; builtin writes the others")
             functions += self._search(self.builtin, 0, self.feedback.opening, (), count - len(functions), functions)
         if len(functions) < count:
             raise RunError(f"only {len(functions)} of {count} reward functions are valid: {self._trouble}")
@@ -170,7 +171,7 @@ class RewardSearch:
             taken += function.accepted
         self.round_usage.append(self.model.usage - before)
         if taken < count:
-            self.log(f"warning: search round {round}: {count - taken} of {count} open slots keep their old function")
+            self.log(f"{WARNING}search round {round}: {count - taken} of {count} open slots keep their old function")
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that the next round depends on, fit for JSON."""
@@ -219,11 +220,11 @@ class RewardSearch:
                 reply = model.ask(Request(prompt, 2 * still_open, deadline, round, tuple(parents), self.stop, self.log))
             except (ServiceAway, BudgetSpent) as error:
                 self._trouble = str(error)
-                self.log(f"warning: search round {round}: {self._trouble}")
+                self.log(f"{WARNING}search round {round}: {self._trouble}")
                 break
             deadline += reply.held
             for note in dict.fromkeys(reply.notes):
-                self.log(f"warning: search round {round}: {note}")
+                self.log(f"{WARNING}search round {round}: {note}")
             if not reply.texts:
                 self._trouble = next(iter(reply.notes), f"{model.name} gave no answer")
             candidates = self._candidates(round, reply, prompt, shown)
@@ -237,7 +238,7 @@ class RewardSearch:
             kinds = Counter(function.kind for function in failed)
             listed = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
             self._trouble = f"every candidate was rejected ({listed}), the first for this reason: {failed[0].reason}"
-            self.log(f"warning: search round {round}: {self._trouble}")
+            self.log(f"{WARNING}search round {round}: {self._trouble}")
 
     def _candidates(
         self, round: int, reply: Reply, messages: list[Message], shown: Sequence[int]

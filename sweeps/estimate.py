@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from arguments import Arguments
 from runs.forecast import bytes_per_row, measure, memory_needed, on_this_machine, seconds_needed
 from runs.wording import duration
-from search.prompting import Prompts
+from search.by_flags import opening_by_flags
+from search.connect import costs_tokens
 from search.tokens import tokens_of
 from sweeps.plan import PlannedRun
 from task_specs import Task, get_task
 
 _ANSWER = 350  # tokens of an answer, as those in recordings/ have them
-_WITHOUT_TOKENS = ("builtin", "replay:", "replay-any:", "manual:")  # with what the names of such models begin
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,9 @@ def describe(estimates: Mapping[str, Estimate], at_once: int) -> str:
 
 def _tokens(args: Arguments, task: Task) -> tuple[int, int]:
     """Return the tokens sent and received if each search round needs one request."""
-    if args.model.startswith(_WITHOUT_TOKENS):
+    if not costs_tokens(args.model):
         return 0, 0
-    prompts = Prompts(args.setting, args.prompts)
-    opening = tokens_of(prompts.opening(task, args.episode_length, args.action_repeat, args.success, {}))
+    opening = tokens_of(opening_by_flags(args, task, {}))
     rounds = args.search_rounds
     answers = 2 * args.pop_size + 2 * (args.pop_size - args.elite_num) * (rounds - 1)
     return rounds * opening, answers * _ANSWER

@@ -29,6 +29,7 @@ import yaml
 from arguments import Arguments, Setting, default_name, parse_args
 from errors import UsageError, nearest
 from sweeps.files import read, write
+from tasks.names import without_version
 
 SHIPPED = Path(__file__).parent
 FILE = "sweep.json"
@@ -175,7 +176,7 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
     except yaml.YAMLError as error:
         raise UsageError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or not content:
-        raise UsageError(f"{file} holds no sweep; it needs {', '.join(_PARTS)}, see the head of sweeps/plan.py")
+        raise UsageError(f"{file} holds no sweep; it needs {', '.join(_PARTS)}, see the docstring of sweeps/plan.py")
     sweeps = {"": content} if content.keys() & set(_PARTS) else content
     for name, parts in sweeps.items():
         where = f"{file}, {name}" if name else str(file)
@@ -223,9 +224,10 @@ def _run(where: str, setting: Setting, flags: Mapping[str, Any], in_name: Iterab
         if flag in _SET_BY_THE_SWEEP:
             raise UsageError(f"{where}: a sweep sets --{flag} of its runs itself; leave it out")
         if isinstance(value, dict) and flag != "llm_options":
-            value = {_bare(name): found for name, found in value.items()}.get(_bare(task), _bare)
-            if value is _bare:
+            by_task = {without_version(str(name)): found for name, found in value.items()}
+            if without_version(task) not in by_task:
                 continue
+            value = by_task[without_version(task)]
         texts[flag] = _text(where, flag, value)
     known: dict[str, Any] = {flag: texts[flag] for flag in _IN_EVERY_NAME if flag in texts}
     shown = [flag for flag in in_name if flag in texts and flag not in _IN_EVERY_NAME]
@@ -245,10 +247,6 @@ def _text(where: str, flag: str, value: Any) -> str | None:
 def _field(flag: Any) -> str:
     """Return the name of a flag's field."""
     return str(flag).lstrip("-").replace("-", "_")
-
-
-def _bare(task: str) -> str:
-    return re.sub(r"-v[23]$", "", str(task))
 
 
 def _list(value: Any) -> list[Any]:

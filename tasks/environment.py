@@ -256,9 +256,7 @@ def start_remarks(task: Task) -> list[str]:
     if solved:
         remarks.append(f"success holds at reset in {solved} of {len(starts)} episodes, before anything is done")
     if not np.array_equal(starts[0], again):
-        remarks.append(
-            "its environment begins the same seed's episode in different ways, so that no run can be repeated"
-        )
+        remarks.append("its environment starts differently from the same seed, so no run can be reproduced")
     return [f"task {task.name}: {remark}" for remark in remarks]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from errors import UsageError
+from tasks.names import without_version
 
 # MetaWorld and Gymnasium are slow to import, and not everyone who needs a task makes its environment.
 
@@ -168,4 +169,4 @@ def _metaworld_class(name: str) -> Callable[..., Any] | None:
         backend = os.environ.get("MUJOCO_GL")
         advice = f"; MUJOCO_GL is {backend!r}, unset it or install what it names" if backend else ""
         raise UsageError(f"MetaWorld cannot be imported ({type(error).__name__}: {error}){advice}") from error
-    return ALL_V3_ENVIRONMENTS.get(name.removesuffix("-v2").removesuffix("-v3") + "-v3")
+    return ALL_V3_ENVIRONMENTS.get(without_version(name) + "-v3")

@@ -11,7 +11,8 @@ import numpy as np
 from tasks.human_reward import HumanReward, derive
 from tasks.simulator import is_metaworld_class
 
-# What a variable is to the task. The built-in program search composes rewards by role; nothing else depends on it.
+# What a variable is to the task. The program search composes rewards by role, and what a model is told of starts and
+# episodes is measured between roles (`tasks.measures`).
 ROLES = {
     "gripper": "the point that grasps",
     "gripper_start": "where that point was when the episode began",

@@ -110,7 +110,7 @@ def test_numbers_of_integer_flags_are_integers():
         ("--windows_len 5", "did you mean --windows_length"),
         ("--seed", "--seed: expected one argument"),
         ("--env-name --seed 1", "--env-name: expected one argument"),
-        ("window-close-v2", "'window-close-v2' belongs to no flag"),
+        ("window-close-v2", "'window-close-v2' follows no flag"),
         ("--seed=-1", "'-1' is not a whole number of at least 0"),
         ("--seed 1.5", "'1.5' is not a whole number"),
         ("--seed inf", "'inf' is not a whole number"),
@@ -238,7 +238,7 @@ def test_help_shows_every_flag_with_its_true_default_and_unit(capsys):
         unit, _, default = text.split(f"{flag.help} (")[1].split(")")[0].rpartition("default: ")
         assert unit.rstrip("; ") == flag.unit
         if isinstance(defaults[name], (str, type(None), bool)):
-            assert default == {None: "none", False: "off"}.get(defaults[name], defaults[name])
+            assert default == {None: "not set", False: "off"}.get(defaults[name], defaults[name])
         else:
             assert float(default) == defaults[name]
     for name in IGNORED:

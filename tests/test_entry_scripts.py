@@ -17,6 +17,7 @@ from torch import nn
 from arguments import parse_args
 from chat_server import completion, serving
 from reward_code import check_source, extract
+from search.examples import solved_examples
 from task_specs import get_task
 
 ROOT = Path(__file__).parents[1]
@@ -224,6 +225,14 @@ def test_a_dry_run_shows_the_first_messages_and_leaves_nothing(finished, tmp_pat
     assert "tcp_center (3,) m: from " in out
     assert "asks for 10 answers" in out
     assert not (tmp_path / "logs").exists()
+
+
+def test_a_dry_run_shows_examples_too_and_does_not_price_what_is_free(tmp_path):
+    code, out, err = run("lares_from_scratch.py", "--dry_run --model=builtin --examples=solved", tmp_path)
+    assert code == 0, err
+    for example in solved_examples("window-close", "from_scratch"):
+        assert example in out
+    assert "[cost]\n\n--model builtin costs no tokens.\nNothing was sent." in out
 
 
 def test_the_readmes_commands_are_understood(tmp_path):

@@ -68,7 +68,7 @@ def test_only_the_entry_scripts_run_the_loop():
         ("reward_code", {"errors", "reward_utils", "workers", "tasks", "task_specs"}),
         ("search", {"errors", "arguments", "reward_code", "tasks", "task_specs"}),
         ("figures", {"errors", "arguments", "runs"}),
-        ("sweeps", {"errors", "arguments", "runs", "figures", "search", "task_specs", "workers"}),
+        ("sweeps", {"errors", "arguments", "runs", "figures", "search", "tasks", "task_specs", "workers"}),
     ],
 )
 def test_parts_know_only_what_lies_below_them(part, may_know):

@@ -108,7 +108,7 @@ def lines_of(directory):
     """The lines of run.log without their times and speeds, and without those about going on."""
     text = (directory / "run.log").read_text(encoding="utf-8")
     lines = [line[20:] for line in text.splitlines()]
-    mine = ("going on", "stopped after", "to go on", "there is no whole", "checkpoint ", "warning")
+    mine = ("resuming", "stopped after", "to resume", "there is no whole", "checkpoint ", "warning")
     elsewhere = (" env steps", " in logs/", str(directory))
     return [line for line in lines if not line.startswith(mine) and not any(part in line for part in elsewhere)]
 
@@ -202,7 +202,7 @@ def resume(directory, flags="", setting="from_scratch"):
 def test_a_finished_run_that_was_copied_can_be_made_longer(undisturbed, copied):
     code, out, err = resume(copied, "--total-timesteps 1700")
     assert code == 0, err
-    assert "going on from the checkpoint at 1,400 env steps" in out
+    assert "resuming from the checkpoint at 1,400 env steps" in out
     before, after = (rows(directory / "metrics.jsonl") for directory in (undisturbed / "from_scratch", copied))
     assert after[: len(before) - 1] == before[:-1]
     assert after[-1]["env_steps"] >= 1700
@@ -212,8 +212,9 @@ def test_a_finished_run_that_was_copied_can_be_made_longer(undisturbed, copied):
 @pytest.mark.parametrize(
     ("flags", "setting", "told"),
     [
-        ("--gamma 0.9", "from_scratch", "--gamma cannot change when a run goes on: it was None, and 0.9 was given"),
+        ("--gamma 0.9", "from_scratch", "--gamma cannot change when a run is resumed: it was None, and 0.9 was given"),
         ("--pop_size=4 --seed 3", "from_scratch", "--pop_size cannot change"),
+        ("--total-timesteps=200", "from_scratch", "--total-timesteps 200 leaves nothing to learn"),
         ("", "with_init", "that run is one of lares_from_scratch.py; use that script"),
     ],
 )
@@ -379,4 +380,4 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
     kept = Path(tmp_path / "kept" / "run")
     code, out, err = resume(kept, "--total-timesteps 400")
     assert code == 0, err
-    assert "going on from the checkpoint" in out or "there is no whole checkpoint" in out
+    assert "resuming from the checkpoint" in out or "there is no whole checkpoint" in out

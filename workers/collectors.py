@@ -55,7 +55,7 @@ class Collectors:
         policy: shape of the actors.
         policies: number of actors.
         workers: number of processes; 0 means one a core.
-        hide_goal, action_repeat: see `environments.TaskEnvironment`.
+        hide_goal, action_repeat: see `tasks.environment.TaskEnvironment`.
     """
 
     def __init__(

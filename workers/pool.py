@@ -198,7 +198,7 @@ class WorkerPool(Generic[W]):
             if self._failed_starts[place] == _STARTS:
                 raise RunError(
                     f"a {self._name} does not start: it {lost.how}, {_STARTS} times in a row; "
-                    "its own words, if any, stand above"
+                    "what it printed, if anything, is above"
                 )
         self.replace(worker)
         return lost

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from errors import RunError
+from errors import WARNING, RunError
 from tasks.episode import UNIFORM, Episode, Order, Rule, Score
 from workers.collectors import Collectors
 from workers.randomness import Use, seed_for, start_seed
@@ -120,7 +120,7 @@ class Simulator:
         self.dropped += 1
         self._dropped_in_a_row += 1
         reason = episode.failed or "a transition holds numbers that are not finite"
-        self._log(f"warning: dropped an episode, the {self.dropped}. so far: {reason}")
+        self._log(f"{WARNING}dropped an episode ({self.dropped} so far): {reason}")
         if self._dropped_in_a_row >= _MOST_DROPPED:
             raise RunError(f"{self._dropped_in_a_row} episodes in a row failed; the last one: {reason}")
         return False

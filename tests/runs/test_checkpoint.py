@@ -194,7 +194,7 @@ def test_a_checkpoint_of_another_version_is_refused_and_stays(store, tmp_path, m
     kept = sorted(path.name for path in (tmp_path / "checkpoint").iterdir())
     monkeypatch.undo()
     with pytest.raises(
-        RunError, match="has format 1, and this version of LaRes reads format 2; go on with the version"
+        RunError, match="has format 1, and this version of LaRes reads format 3; go on with the version"
     ):
         reload(store)
     assert sorted(path.name for path in (tmp_path / "checkpoint").iterdir()) == kept

@@ -95,7 +95,7 @@ def test_a_node_that_goes_away_loses_nothing_and_nothing_is_done_twice(cluster, 
         printed = run.with_name(f"{run.name}.log").read_text()
         assert printed.count("from_scratch on drawer-close") == record["tries"]
         assert printed.count("final success rate") == 1
-        assert printed.count("going on from the checkpoint") == record["tries"] - 1
+        assert printed.count("resuming from the checkpoint") == record["tries"] - 1
 
 
 @pytest.mark.soak
@@ -109,7 +109,8 @@ def test_ctrl_c_ends_the_runs_of_a_cluster_in_good_order(cluster, tmp_path):
     assert "1 stopped, 1 waiting" in out
     [name] = (path.parent.name for path in directory.glob("*/config.json"))
     assert (
-        f"to go on: python lares_from_scratch.py --resume {directory / name}" in (directory / f"{name}.log").read_text()
+        f"to resume: python lares_from_scratch.py --resume {directory / name}"
+        in (directory / f"{name}.log").read_text()
     )
 
 

@@ -87,7 +87,7 @@ def test_a_sweep_that_was_stopped_goes_on_and_repeats_nothing(tmp_path):
     assert f"done    {NAME}2: success" in out
     assert f"{NAME}1" not in out
     assert (first / "summary.json").stat() == summary
-    assert "going on from the checkpoint" in (second / "run.log").read_text()
+    assert "resuming from the checkpoint" in (second / "run.log").read_text()
     assert "| drawer-close | from scratch, builtin | 2 |" in (cwd / "logs/mine/results.md").read_text()
     assert (cwd / "logs/mine/results.png").exists()
 
@@ -133,7 +133,7 @@ def test_the_plan_can_be_had_alone(words, tmp_path):
     ("given", "message"),
     [
         ("--jobs 2", "sweep.py: error: there is nothing to run"),
-        ("mine.yaml hammer", "sweep.py: error: 'hammer' belongs to no flag"),
+        ("mine.yaml hammer", "sweep.py: error: 'hammer' follows no flag; put each value after its flag"),
         ("quick --jobs 0", "sweep.py: error: argument --jobs: '0' is not a whole number of at least 1"),
         (
             "quikc",
