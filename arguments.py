@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from runs.flags import FlagParser, directory_name, flag, json_object, name, path, real, success_rule, whole
+from runs.flags import FlagParser, directory_name, file, flag, json_object, name, path, real, success_rule, whole
 from runs.presets import HYPHENATED, IGNORED, PRESETS, describe_presets, preset
 from runs.resume_flags import resumed_flags
 
@@ -32,7 +32,7 @@ class Arguments:
     setting: Setting
 
     env_name: str = flag("window-close-v2", "the task; `python task_specs.py` lists them all", name, heading="task")
-    task_file: str | None = flag(None, "a Python file with task specs of your own", path)
+    task_file: str | None = flag(None, "a Python file with task specs of your own", file)
     episode_length: int = flag(150, "length of an episode", whole(1), unit="env steps")
     action_repeat: int = flag(
         1, "how long a decision lasts, one action repeated; the rewards are summed", whole(1), unit="env steps"
@@ -376,6 +376,10 @@ def contradictions(args: Arguments) -> list[str]:
         (
             bool(args.restart and args.scale_type),
             f"--restart 1 leaves no stored rewards for --scale_type {args.scale_type}; give --scale_type 0 with it",
+        ),
+        (
+            isinstance(args.success, int) and args.success > decisions,
+            f"--success {args.success} is more than the {decisions} decisions of an episode; give {decisions} or less",
         ),
         (
             args.buffer_size < args.batch_size,

@@ -25,7 +25,8 @@ def one_line(error: BaseException) -> str:
 
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
     """The known words most like `word`, as the end of an error message: ``"; did you mean a or b?"``, or nothing."""
-    matches = difflib.get_close_matches(word, list(known), n=count, cutoff=0.5)
+    spellings = {one.lower(): one for one in known}
+    matches = [spellings[match] for match in difflib.get_close_matches(word.lower(), spellings, n=count, cutoff=0.5)]
     return f"; did you mean {' or '.join(matches)}?" if matches else ""
 
 

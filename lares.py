@@ -46,6 +46,7 @@ _COUNTERS = (
     *("env_steps", "iteration", "round", "evaluations", "confirmations", "updates_due", "updates_left"),
     *("last_search", "last_evaluation", "last_checkpoint"),
 )
+_PARTS = ("population", "search", "roster", "simulator", "thompson", "champions")
 
 
 class LaRes:
@@ -125,8 +126,8 @@ class LaRes:
         self.updates_due = 0.0
         self.updates_left = 0  # of an iteration that an interruption cut short
         self.last_search = self.last_evaluation = self.last_checkpoint = 0
-        parts = ("population", "search", "roster", "simulator", "thompson", "champions")
-        self.checkpoints = Checkpoints(self.log, self.buffer, {name: getattr(self, name) for name in parts})
+        parts = {name: getattr(self, name) for name in _PARTS}
+        self.checkpoints = Checkpoints(self.log, self.buffer, task.inputs, parts)
         if args.resume:
             self.restore()
 

@@ -180,7 +180,8 @@ class Roster:
                 function.components = dict(self.report(agent, scores[agent]).components)
 
     def standings(self, scores: Mapping[int, Score], ranking: Sequence[int], elites: Collection[int]) -> list[Standing]:
-        """Return where all agents stand: those evaluated in the order of `ranking`, then those that are out."""
+        """Return where all agents stand: those in `ranking` in its order, then those without a score."""
+        without = [agent for agent in range(self._population.count) if agent not in ranking]
         return [
             Standing(
                 agent,
@@ -189,7 +190,7 @@ class Roster:
                 self.best_so_far.get(agent, 0.0),
                 agent in elites,
             )
-            for agent in sorted(range(self._population.count), key=[*ranking, *self.out].index)
+            for agent in [*ranking, *without]
         ]
 
     def report(self, agent: int, score: Score) -> AgentReport:

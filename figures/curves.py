@@ -1,6 +1,7 @@
 """Curves over env steps, of runs and published ones, and the groups whose seeds are drawn as one line."""
 
 import csv
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,7 +145,11 @@ def read_published(path: Path, tasks: Iterable[str], until: float = np.inf) -> l
     """
     wanted = set(tasks)
     points: dict[tuple[str, str, str], dict[float, float]] = {}
-    with path.open(newline="", encoding="utf-8") as file:
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # a spreadsheet begins its UTF-8 with a mark
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not text in UTF-8; save it as such") from None
+    with io.StringIO(text, newline="") as file:
         reader = csv.DictReader(file)
         missing = {"method", "task", "env_steps", "seed", "success"} - set(reader.fieldnames or ())
         if missing:

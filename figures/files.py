@@ -19,8 +19,10 @@ def compare_runs(
         What was written, the tables as Markdown, and the runs that are left out because they were never evaluated.
 
     Raises:
-        UsageError: no run was evaluated yet.
+        UsageError: no run was evaluated yet, or the tables would take the place of `anchors`.
     """
+    if anchors and anchors.resolve() in {path.resolve() for path in (out, *_tables(out))}:
+        raise UsageError(f"--out {out} would overwrite {anchors}; give --out another name")
     found = [(run, curve_of(run, metric, by)) for run in runs]
     curves = [curve for _, curve in found if curve]
     if not curves:
@@ -38,12 +40,18 @@ def write(comparison: Comparison, out: Path, metric: str, remark: str = "") -> t
     results = tables.results(comparison, success=metric.endswith("success_rate"))
     improvements = tables.improvements(comparison)
     text = "\n\n".join(tables.markdown(rows) for rows in (results, improvements) if rows)
-    files = {out.with_suffix(".md"): text + "\n", out.with_suffix(".csv"): tables.comma_separated(results)}
+    contents = [text + "\n", tables.comma_separated(results)]
     if improvements:
-        files[out.with_name(f"{out.stem}-improvement.csv")] = tables.comma_separated(improvements)
+        contents.append(tables.comma_separated(improvements))
+    files = dict(zip(_tables(out), contents, strict=False))
     # The same bytes each time: neither a date nor random names within.
     metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(out.suffix)
     draw(comparison, metric, remark).savefig(out, dpi=150, metadata=metadata)
     for path, content in files.items():
         path.write_text(content, encoding="utf-8")
     return [out, *files], text
+
+
+def _tables(out: Path) -> list[Path]:
+    """Return where the tables beside a figure are: as Markdown, as CSV, and the improvements as CSV."""
+    return [out.with_suffix(".md"), out.with_suffix(".csv"), out.with_name(f"{out.stem}-improvement.csv")]

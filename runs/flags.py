@@ -8,6 +8,7 @@ meant.
 import argparse
 import json
 import math
+import os
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -102,6 +103,11 @@ def name(text: str) -> str:
 def path(text: str) -> str:
     """Convert the name of a file or directory; whether it exists is checked where it is read."""
     return name(text)
+
+
+def file(text: str) -> str:
+    """Convert the name of a file that must be found again from another directory."""
+    return os.path.abspath(name(text))
 
 
 def directory_name(text: str) -> str:
@@ -258,8 +264,8 @@ def _value(row: Field[Any], meaning: Flag) -> dict[str, Any]:
     if get_origin(row.type) is Literal:
         choices = get_args(row.type)
         return {"default": row.default, "type": type(choices[0]), "choices": choices}
-    placeholders: dict[Any, str] = {int: "N", float: "X", float | None: "X", path: "PATH", json_object: "JSON"}
-    placeholders[success_rule] = "RULE"
+    placeholders: dict[Any, str] = {int: "N", float: "X", float | None: "X", success_rule: "RULE"}
+    placeholders |= {path: "PATH", file: "PATH", json_object: "JSON"}
     placeholder = placeholders.get(row.type) or placeholders.get(meaning.values, "NAME")
     return {"default": row.default, "type": meaning.values, "metavar": placeholder}
 

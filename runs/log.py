@@ -120,7 +120,11 @@ class RunLog:
 
     def state_dict(self) -> dict[str, Any]:
         """Return how far the files have got to which rows are added, and the time that has passed."""
-        sizes = {name: path.stat().st_size for name in _ROWS if (path := self.directory / name).exists()}
+        sizes = {}
+        for name in _ROWS:
+            if (path := self.directory / name).exists():
+                _sync(path)
+                sizes[name] = path.stat().st_size
         return {"sizes": sizes, "wall_time": self.wall_time}
 
     def load_state_dict(self, state: Mapping[str, Any], env_steps: int) -> list[dict[str, Any]]:
@@ -140,7 +144,7 @@ class RunLog:
         for name in _ROWS:
             path = self.directory / name
             if path.exists():
-                os.truncate(path, state["sizes"].get(name, 0))
+                _cut(path, state["sizes"].get(name, 0))
         lines, self._before_cut = self._before_cut or [], None
         for line in lines:
             _append(self.directory / "run.log", line)
@@ -220,11 +224,12 @@ class RunLog:
 
 
 def _new_directory(parent: Path, name: str) -> Path:
+    parent.mkdir(parents=True, exist_ok=True)
     number = 1
     while True:
         directory = parent / (name if number == 1 else f"{name}_{number}")
         try:
-            directory.mkdir(parents=True)
+            directory.mkdir()
         except FileExistsError:  # also when another run has just made it
             number += 1
         else:
@@ -244,9 +249,16 @@ def _append(path: Path, line: str) -> None:
             raise
 
 
-def _sync(directory: Path) -> None:
-    """Have the names in a directory survive a loss of power."""
-    descriptor = os.open(directory, os.O_RDONLY)
+def _cut(path: Path, size: int) -> None:
+    """Cut a file of lines off at `size` bytes, or, if it is shorter by a loss of power, behind its last whole line."""
+    if path.stat().st_size < size:
+        size = path.read_bytes().rfind(b"\n") + 1
+    os.truncate(path, size)
+
+
+def _sync(path: Path) -> None:
+    """Have what a file holds, or the names in a directory, survive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

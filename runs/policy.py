@@ -1,5 +1,6 @@
 """A policy that a run has saved: which file it is, and the same policy as a program of its own."""
 
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,11 @@ class SavedPolicy:
     round: int | None
 
     def state(self) -> dict[str, Tensor]:
-        """Return its state dict, on the CPU."""
-        return torch.load(self.path, map_location="cpu", weights_only=True)
+        """Return its state dict, on the CPU; UsageError if the file is damaged."""
+        try:
+            return torch.load(self.path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError):
+            raise UsageError(f"{self.path} is damaged; choose another policy with --round and --agent") from None
 
 
 def saved_policy(run: Run, agent: int | None = None, round: int | None = None) -> SavedPolicy:
@@ -108,9 +112,14 @@ class ExportedPolicy(nn.Module):
 def export(run: Run, policy: SavedPolicy, out: Path) -> None:
     """Write a policy as a file that ``torch.jit.load`` reads.
 
-    A policy that learned with a hidden goal sees zeros in its place, whatever the observation has there.
+    A policy that learned with a hidden goal sees zeros in its place, whatever the observation has there. Raises
+    UsageError when the file cannot be written.
     """
     state = policy.state()
     size = next(iter(state.values())).shape[1]
     hidden = range(size - _GOAL, size) if run.flags["hide_goal"] else ()
-    torch.jit.script(ExportedPolicy(state, run.flags, run.task, hidden).requires_grad_(False).eval()).save(str(out))
+    program = torch.jit.script(ExportedPolicy(state, run.flags, run.task, hidden).requires_grad_(False).eval())
+    try:
+        program.save(str(out))
+    except RuntimeError:
+        raise UsageError(f"{out} cannot be written; give a file in a directory that is there") from None

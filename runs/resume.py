@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from errors import WARNING
+from errors import WARNING, UsageError
 from replay_buffer import ReplayBuffer
 from runs.checkpoint import CheckpointStore, RowStream
 from runs.log import RunLog
+from tasks.task import Input
 
 
 class Part(Protocol):
@@ -25,19 +26,26 @@ class Checkpoints:
     Args:
         log: the run's directory, which holds the checkpoints.
         buffer: whose rows are written once, as they come.
+        inputs: where the rows have what reward functions read.
         parts: the other parts of the run by name.
     """
 
-    def __init__(self, log: RunLog, buffer: ReplayBuffer, parts: Mapping[str, Part]) -> None:
+    def __init__(
+        self, log: RunLog, buffer: ReplayBuffer, inputs: Mapping[str, Input], parts: Mapping[str, Part]
+    ) -> None:
         self._store = CheckpointStore(log.directory / "checkpoint", log.say)
         self._log = log
         self._buffer = buffer
+        self._layout = {
+            name: [place.column, place.start, place.stop, list(place.shape)] for name, place in inputs.items()
+        }
         self._parts = dict(parts)
 
     def save(self, loop: Mapping[str, Any]) -> None:
         """Write a checkpoint; `loop` is the state of the loop itself, and has the id of each slot's function."""
         state = {
             "loop": loop,
+            "layout": self._layout,
             "log": self._log.state_dict(),
             "buffer": {**self._buffer.state_dict(), "rows": {}},
             "parts": {name: part.state_dict() for name, part in self._parts.items()},
@@ -50,6 +58,9 @@ class Checkpoints:
         Returns:
             The state of the loop, None if there is no checkpoint and the run begins again; and the exchanges with the
             model that came after the checkpoint.
+
+        Raises:
+            UsageError: the task is another one by now.
         """
         state = self._store.load(self._rows)
         if state is None:
@@ -65,6 +76,12 @@ class Checkpoints:
 
     def _rows(self, state: Mapping[str, Any]) -> dict[str, RowStream]:
         """Return the buffer's columns as they are stored; a reward column has its function's id as version."""
+        before, now = state["layout"], self._layout
+        if changed := [name for name in {**before, **now} if before.get(name) != now.get(name)]:
+            raise UsageError(
+                f"the task's {', '.join(changed)} changed since the run began, so what it stored cannot be read any "
+                "more; undo that, or begin a new run"
+            )
         columns = self._buffer.columns
         fixed = [column for name, column in sorted(columns.items()) if name != "rewards"]
         cleared = str(state["buffer"]["generation"])

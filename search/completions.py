@@ -30,6 +30,7 @@ class Completion:
 
 def read_completion(body: str) -> Completion | None:
     """Return what a body holds, whatever the service made of the protocol; None if it is not a chat completion."""
+    body = body.lstrip("\ufeff")
     try:
         value = _merge_events(body) if _is_stream(body) else json.loads(body)
     except (ValueError, RecursionError):
@@ -69,19 +70,30 @@ def _is_stream(body: str) -> bool:
 
 
 def _merge_events(body: str) -> dict[str, Any]:
-    """The completion that a stream of pieces makes up."""
+    """The completion that a stream of pieces makes up; events that are not whole are left out, if any is.
+
+    Raises ValueError when none is.
+    """
+    whole = False
     merged: dict[str, Any] = {}
     choices: dict[int, dict[str, Any]] = {}
     for line in body.replace("\r", "\n").split("\n"):
         name, _, data = line.partition(":")
         if name != "data" or not data.strip() or data.strip() == "[DONE]":
             continue
-        event = json.loads(data)
+        try:
+            event = json.loads(data)
+        except (ValueError, RecursionError):
+            continue
         if not isinstance(event, dict):
             continue
+        whole = True
         merged.update({key: event[key] for key in ("error", "usage") if event.get(key)})
-        for piece in event.get("choices") or []:
+        pieces = event.get("choices")
+        for piece in pieces if isinstance(pieces, list) else ():
             _add_piece(choices, piece)
+    if not whole:
+        raise ValueError("no event of the stream is JSON")
     if choices or "error" not in merged:
         merged["choices"] = [choices[index] for index in sorted(choices)]
     return merged

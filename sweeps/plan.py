@@ -137,7 +137,8 @@ def plan(
     sweeps = _read(file) if file else {"": {}}
     for name in only:
         if name not in sweeps:
-            raise UsageError(f"there is no sweep {name} in {file}{nearest(name, sweeps)}; it has: {', '.join(sweeps)}")
+            there = f"it has: {', '.join(sweeps)}" if "" not in sweeps else "it is a single one; leave --only out"
+            raise UsageError(f"there is no sweep {name} in {file}{nearest(name, sweeps)}; {there}")
     overridden: dict[str, Sequence[Any]] = {_field(flag): values or [None] for flag, values in given.items()}
     runs: dict[str, PlannedRun] = {}
     for name in only or sweeps:
@@ -172,12 +173,14 @@ def find(name: str) -> Path:
 def _read(file: Path) -> dict[str, dict[str, Any]]:
     """Return the sweeps of a file by name; a single one has none."""
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError:
+        raise UsageError(f"{file} is not text in UTF-8; save it as such") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or not content:
         raise UsageError(f"{file} holds no sweep; it needs {', '.join(_PARTS)}, see the docstring of sweeps/plan.py")
-    sweeps = {"": content} if content.keys() & set(_PARTS) else content
+    sweeps = {"": content} if content.keys() & set(_PARTS) else {str(name): parts for name, parts in content.items()}
     for name, parts in sweeps.items():
         where = f"{file}, {name}" if name else str(file)
         if not isinstance(parts, dict):
@@ -199,7 +202,11 @@ def _combine(
     several = [flag for flag, values in given.items() if len(values) > 1]
     variants = [_mapping(where, "runs", variant) for variant in _list(parts.get("runs") or [{}])]
     variants = [{flag: value for flag, value in variant.items() if flag not in given} for variant in variants]
-    for one in _list(setting or parts.get("setting", "from_scratch")):
+    settings = _list(setting or parts.get("setting", "from_scratch"))
+    for name, values in {"setting": settings, **grid}.items():
+        if not values:
+            raise UsageError(f"{where}: {name} has no values, so there is nothing to run; give at least one")
+    for one in settings:
         if one not in _SETTINGS:
             raise UsageError(f"{where}: setting is {one}, expected {' or '.join(_SETTINGS)}")
         for chosen, variant, ordered in itertools.product(_combinations(axes), variants, _combinations(given)):

@@ -1,5 +1,6 @@
 """From an entry of `TASKS` to a task: checked, and completed with what its environment says itself."""
 
+import ast
 import contextlib
 import keyword
 from collections.abc import Mapping
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from errors import UsageError, nearest, one_line
-from tasks.simulator import LARGEST, begin_episode, flatten, is_metaworld, make_environment
+from tasks.simulator import LARGEST, begin_episode, close, flatten, is_metaworld, make_environment
 from tasks.task import ROLES, Input, Task, Variable, compile_expression
 
 _FIELDS: dict[str, type] = {
@@ -53,7 +54,8 @@ def build(name: str, entry: Any, vocabulary: Mapping[str, dict[str, Any]], task_
             )
     make = entry.get("make", name)
     environment = _made(name, make)
-    with contextlib.closing(environment):
+    with contextlib.ExitStack() as stack:
+        stack.callback(close, environment)
         obs = _first_observation(name, environment)
         action_size = environment.action_space.shape[0]
         known = vocabulary if is_metaworld(environment) else {}
@@ -89,6 +91,8 @@ def build(name: str, entry: Any, vocabulary: Mapping[str, dict[str, Any]], task_
         aliases = {alias: values[variable.name] for variable in variables for alias in variable.aliases}
         action = np.zeros(action_size)
         _check_criterion(task, {**values, **aliases, "obs": obs, "action": action, "actions": action})
+    if task.own_human_reward is not None:
+        _check_human_reward(f"task {name!r}, human_reward", task.own_human_reward, task.inputs)
     return task
 
 
@@ -145,6 +149,8 @@ def _observation(where: str, environment: Any, found: Any) -> np.ndarray:
             f"{where} shows {one_line(error)}; expected an element of its observation_space, "
             f"{environment.observation_space}"
         ) from error
+    if not obs.size:
+        raise UsageError(f"{where} shows an observation without any number, expected at least one")
     sound = np.abs(obs) <= LARGEST
     if not sound.all():
         raise UsageError(f"{where} shows an observation with {obs[~sound][0]:g}, expected finite numbers")
@@ -236,6 +242,21 @@ def _check_criterion(task: Task, values: Mapping[str, Any]) -> None:
         ) from error
     if not isinstance(found, (bool, np.bool_)):
         raise UsageError(f"{where}: {task.success_expression!r} gives {found!r}, expected True or False")
+
+
+def _check_human_reward(where: str, source: str, inputs: Mapping[str, Input]) -> None:
+    """Compare what a human reward takes with what there is; its code is checked like any other before it is used."""
+    expected = f"expected the source of a function compute_reward of some of {', '.join(inputs)}"
+    try:
+        functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    except (SyntaxError, ValueError) as error:
+        raise UsageError(f"{where}: it is not Python ({one_line(error)}); {expected}") from error
+    rewards = [function for function in functions if function.name == "compute_reward"]
+    if not rewards:
+        raise UsageError(f"{where}: it has no function compute_reward; {expected}")
+    for argument in (*rewards[-1].args.posonlyargs, *rewards[-1].args.args, *rewards[-1].args.kwonlyargs):
+        if argument.arg not in inputs:
+            raise UsageError(f"{where}: found the argument {argument.arg!r}{nearest(argument.arg, inputs)}; {expected}")
 
 
 def _check_fields(where: str, found: Any, known: Mapping[str, type], required: tuple[str, ...]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from errors import RunError, UsageError, one_line
-from tasks.simulator import LARGEST, begin_episode, flatten, is_metaworld, make_environment, show_goal
+from tasks.simulator import LARGEST, begin_episode, close, flatten, is_metaworld, make_environment, show_goal
 from tasks.success import success_measure
 from tasks.task import Task, compile_expression
 
@@ -149,7 +149,7 @@ class TaskEnvironment:
 
     def close(self) -> None:
         """Free the simulator."""
-        self.env.close()
+        close(self.env)
 
     def render(self) -> np.ndarray:
         """A picture, uint8 ``(height, width, 3)``; needs `render_mode` "rgb_array".

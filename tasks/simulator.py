@@ -1,5 +1,6 @@
 """The Gymnasium environment behind a task, so that all have actions in [-1, 1] and observations that are vectors."""
 
+import contextlib
 import inspect
 import math
 import os
@@ -66,6 +67,12 @@ def begin_episode(environment: Any, seed: int) -> Any:
     result = environment.reset(seed=seed)
     _settle(environment.unwrapped)
     return result
+
+
+def close(environment: Any) -> None:
+    """Free an environment. Whatever it raises then, as some do without a window, is of no consequence."""
+    with contextlib.suppress(Exception):
+        environment.close()
 
 
 def flatten(space: Any, obs: Any) -> np.ndarray:

@@ -14,7 +14,7 @@ def success_measure(expression: str) -> str | None:
     give what is missing; ``and`` adds, ``or`` takes the least. None for a criterion that compares no numbers.
     """
     try:
-        return _missing(ast.parse(expression.strip(), mode="eval").body)
+        return _missing(_parsed(expression))
     except SyntaxError:
         return None
 
@@ -26,10 +26,14 @@ def compared_quantities(expression: str, variables: Set[str]) -> list[str]:
     """
     if not expression:
         return []
-    compared = [node for node in ast.walk(ast.parse(expression.strip(), mode="eval")) if isinstance(node, ast.Compare)]
+    compared = [node for node in ast.walk(_parsed(expression)) if isinstance(node, ast.Compare)]
     sides = [side for node in compared for side in (node.left, *node.comparators)]
     known = variables | {"np", *dir(builtins)}
     return [ast.unparse(side) for side in sides if variables & (names := set(loaded_names(side))) and names <= known]
+
+
+def _parsed(expression: str) -> ast.expr:
+    return ast.parse(f"(\n{expression}\n)", mode="eval").body  # it may go over several lines
 
 
 def _missing(node: ast.expr) -> str | None:

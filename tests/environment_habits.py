@@ -94,6 +94,22 @@ class Terminates(Truncates):
         return obs, reward, over, False, info
 
 
+class ClosesNoWindow(Point):
+    """Closes a window that was never opened."""
+
+    viewer = None
+
+    def close(self):
+        self.viewer.close()
+
+
+class ShowsNothing(Point):
+    observation_space = spaces.Box(-1.0, 1.0, (0,), np.float32)
+
+    def look(self):
+        return np.zeros(0, np.float32)
+
+
 class TakesNoRenderMode(Point):
     def __init__(self):
         super().__init__()

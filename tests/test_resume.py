@@ -225,6 +225,18 @@ def test_what_would_make_it_another_run_is_refused(copied, flags, setting, told)
     assert err.count("\n") == 1
 
 
+def test_a_task_that_changed_since_is_refused(copied):
+    (copied.parent / "tasks.py").write_text(
+        "from task_specs import TASKS as OURS\n"
+        "extra = {'extra': {'read': 'obs[:2]', 'meaning': 'what the run has not stored'}}\n"
+        "TASKS = {'window-close': OURS['window-close'] | {'variables': OURS['window-close']['variables'] | extra}}\n"
+    )
+    code, _, err = resume(copied, "--total-timesteps 1700 --task_file tasks.py")
+    assert code == 2
+    assert "error: the task's extra changed since the run began" in err
+    assert err.count("\n") == 1
+
+
 def test_where_there_is_no_run_nothing_goes_on(tmp_path):
     code, _, err = resume(tmp_path / "nothing")
     assert code == 2

@@ -71,6 +71,12 @@ def game():
     return SimpleNamespace(roster=roster, buffer=buffer, population=population, log=log, store=store)
 
 
+def test_an_agent_without_a_score_stands_behind_those_that_have_one(game):
+    scores = {agent: SimpleNamespace(success_rate=rate) for agent, rate in ((3, 0.5), (0, 0.25), (2, 0.0))}
+    standings = game.roster.standings(scores, [3, 0, 2], {3})  # every episode of agent 1 was dropped
+    assert [(one.agent, one.now) for one in standings] == [(3, 0.5), (0, 0.25), (2, 0.0), (1, None)]
+
+
 def diverge(game, agent, value=float("nan")):
     critic = game.population.agent_state(agent)["critic"]
     game.population.load_agent_state(agent, {"critic": torch.full_like(critic, value)})

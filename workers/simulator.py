@@ -48,7 +48,7 @@ class Simulator:
             )
             for number, length in enumerate(self._lengths(decisions))
         ]
-        return [episode for episode in self._collectors.run(orders) if self._is_sound(episode)]
+        return [episode for episode in self._collectors.run(orders) if self._is_collected(episode)]
 
     def collect(
         self, arms: Sequence[int], policies: np.ndarray, iteration: int, decisions: int
@@ -73,7 +73,7 @@ class Simulator:
             for arm, length in zip(arms, lengths, strict=False)
         ]
         episodes = self._collectors.run(orders)
-        return [(arm, episode) for arm, episode in zip(arms, episodes, strict=False) if self._is_sound(episode)]
+        return [(arm, episode) for arm, episode in zip(arms, episodes, strict=False) if self._is_collected(episode)]
 
     def evaluate(
         self, agents: Sequence[int], policies: np.ndarray, episodes: int, use: Use, number: int = 0
@@ -93,7 +93,8 @@ class Simulator:
         found = self._collectors.run(orders)
         scores = {}
         for place, agent in enumerate(agents):
-            sound = [episode for episode in found[place * episodes : (place + 1) * episodes] if self._is_sound(episode)]
+            own = found[place * episodes : (place + 1) * episodes]
+            sound = [episode for episode in own if not self._fault(episode)]
             if sound:
                 scores[agent] = Score(sound, self._rule)
         if agents and not scores:
@@ -112,15 +113,20 @@ class Simulator:
         """Return the lengths of the episodes that have so many decisions in all."""
         return [min(self._decisions, decisions - done) for done in range(0, decisions, self._decisions)]
 
-    def _is_sound(self, episode: Episode) -> bool:
-        finite = all(np.isfinite(column).all() for column in episode.transitions.values())
-        if finite and not episode.failed:
-            self._dropped_in_a_row = 0
-            return True
-        self.dropped += 1
-        self._dropped_in_a_row += 1
-        reason = episode.failed or "a transition holds numbers that are not finite"
-        self._log(f"{WARNING}dropped an episode ({self.dropped} so far): {reason}")
+    def _is_collected(self, episode: Episode) -> bool:
+        """Return whether an episode is sound; when many in a row are not, the run cannot go on."""
+        fault = self._fault(episode)
+        self._dropped_in_a_row = self._dropped_in_a_row + 1 if fault else 0
         if self._dropped_in_a_row >= _MOST_DROPPED:
-            raise RunError(f"{self._dropped_in_a_row} episodes in a row failed; the last one: {reason}")
-        return False
+            raise RunError(f"{self._dropped_in_a_row} episodes in a row failed; the last one: {fault}")
+        return not fault
+
+    def _fault(self, episode: Episode) -> str:
+        """Return why an episode is dropped, and count it; nothing if it is sound."""
+        fault = episode.failed
+        if not all(np.isfinite(column).all() for column in episode.transitions.values()):
+            fault = fault or "a transition holds numbers that are not finite"
+        if fault:
+            self.dropped += 1
+            self._log(f"{WARNING}dropped an episode ({self.dropped} so far): {fault}")
+        return fault

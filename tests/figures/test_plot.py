@@ -17,6 +17,7 @@ from errors import UsageError
 from figures import statistics
 from figures.curves import ALL_TASKS, Curve, compare, curve_of, read_published
 from figures.drawing import draw
+from figures.files import compare_runs
 from figures.tables import cell, improvements, markdown, results
 from runs.reading import read_run
 
@@ -145,6 +146,20 @@ def test_published_curves_are_thin_lines_that_name_their_protocol(tmp_path):
     table.write_text("method,task,steps\n")
     with pytest.raises(UsageError, match="has no column env_steps, seed, success"):
         read_published(table, ["reach"])
+
+
+def test_published_curves_may_come_from_a_spreadsheet_and_are_never_overwritten(finished_run, tmp_path):
+    published = tmp_path / "curves.csv"
+    text = "method,task,env_steps,seed,success\nsac,drawer-close,100,1,0.5\n"
+    published.write_text(text, encoding="utf-8-sig")
+    [curve] = read_published(published, ["drawer-close"])
+    assert curve.final == 0.5
+    with pytest.raises(UsageError, match=r"curves.png would overwrite .*curves.csv; give --out another name"):
+        compare_runs([read_run(finished_run)], tmp_path / "curves.png", anchors=published)
+    assert published.read_text(encoding="utf-8-sig") == text
+    published.write_text(text, encoding="utf-16")
+    with pytest.raises(UsageError, match="is not text in UTF-8"):
+        read_published(published, ["drawer-close"])
 
 
 def test_the_command_writes_figure_and_tables(finished_run, tmp_path):

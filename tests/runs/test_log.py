@@ -165,3 +165,24 @@ def test_what_is_said_before_the_cut_stays(log):
     log.close()
     lines = (log.directory / "run.log").read_text("utf-8").splitlines()
     assert [line[20:] for line in lines] == ["before the checkpoint", "a warning", "going on"]
+
+
+def test_a_directory_that_leads_nowhere_is_an_error_and_no_endless_search(tmp_path):
+    (tmp_path / "logs").symlink_to(tmp_path / "gone" / "away")
+    with pytest.raises(OSError, match="logs"):
+        RunLog(tmp_path / "logs", "run", {})
+
+
+def test_rows_that_a_loss_of_power_took_are_not_made_up(tmp_path):
+    log = RunLog(tmp_path, "run", {})
+    for number in range(3):
+        log.append("metrics.jsonl", {"number": number, "text": "x" * 50})
+    state = log.state_dict()
+    log.close()
+    metrics = log.directory / "metrics.jsonl"
+    os.truncate(metrics, metrics.stat().st_size - 20)
+    again = RunLog(tmp_path, "run", {}, resume=str(log.directory))
+    again.load_state_dict(state, 0)
+    again.append("metrics.jsonl", {"number": 3})
+    again.close()
+    assert [json.loads(line)["number"] for line in metrics.read_text().splitlines()] == [0, 1, 3]

@@ -358,6 +358,16 @@ def test_a_broken_stream_is_no_text_and_no_crash(service, body):
     assert reply.notes
 
 
+def test_a_stream_that_breaks_off_keeps_what_came_before(service):
+    body = spelled_out("a text").body + 'data: {"choices": [{"ind'
+    model, _ = service(Answer(body, content_type="text/event-stream"))
+    assert model.ask(request()).texts == ["a text"]
+    assert (model.usage.tokens_in, model.usage.tokens_out) == (20, 5)
+    body = '\ufeffdata: {"choices": 5}\n\n' + spelled_out("a text").body
+    model, _ = service(Answer(body, content_type="text/event-stream"))
+    assert model.ask(request()).texts == ["a text"]
+
+
 # --- budgets and memory ----------------------------------------------------------------------------------------------
 
 

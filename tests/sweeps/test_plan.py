@@ -99,6 +99,8 @@ def test_flags_alone_are_a_sweep():
         ("flags: 3", "mine.yaml: flags must map flags to values, and is 3"),
         ("grid: {seed: [1]}\nrun: []", "mine.yaml: there is no run; did you mean runs"),
         ("a: {flgs: {}}", "mine.yaml, a: there is no flgs; did you mean flags"),
+        ("grid: {seed: []}", "mine.yaml: seed has no values, so there is nothing to run; give at least one"),
+        ("setting: []", "mine.yaml: setting has no values, so there is nothing to run; give at least one"),
         ("setting: both", "mine.yaml: setting is both, expected from_scratch or with_init"),
         ("flags: {log-dir: here}", "a sweep sets --log_dir of its runs itself; leave it out"),
         ("a: {flags: {tau: 1}}\nb: {flags: {tau: 0.5}}", "differ (--tau 1 and 0.5); put what they differ in"),
@@ -111,7 +113,20 @@ def test_a_mistake_in_the_file_is_one_line(tmp_path, text, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_file_in_another_encoding_is_one_line(tmp_path):
+    (tmp_path / "mine.yaml").write_text("# \u00e9\nflags: {}\n", encoding="latin-1")
+    with pytest.raises(UsageError, match="is not text in UTF-8; save it as such"):
+        plan(tmp_path / "mine.yaml", [], None, {})
+
+
+def test_a_sweep_may_be_called_by_a_number(tmp_path):
+    file = write(tmp_path, "1: {grid: {seed: [1, 2]}}\n2: {}\n")
+    assert len(plan(file, ["1"], None, {})) == 2
+
+
 def test_what_is_not_there_gets_the_nearest(tmp_path):
+    with pytest.raises(UsageError, match=r"no sweep x in .*; it is a single one; leave --only out"):
+        plan(write(tmp_path, "flags: {tau: 1}"), ["x"], None, {})
     with pytest.raises(UsageError, match="no sweep papr; did you mean paper"):
         find("papr")
     with pytest.raises(

@@ -129,7 +129,7 @@ def test_a_criterion_over_vectors_is_no_quantity_but_counts(criterion):
     [
         ("Point", []),
         ("StartsSolved", ["success holds at reset in 5 of 5 episodes"]),
-        ("IgnoresSeed", ["no run can be repeated"]),
+        ("IgnoresSeed", ["no run can be reproduced"]),
     ],
 )
 def test_what_is_told_of_the_start(name, found):
@@ -199,3 +199,14 @@ def test_a_broken_policy_is_not_let_into_the_environment():
     environment.reset(0)
     with pytest.raises(EnvironmentFailed, match="action"):
         environment.step(np.array([np.nan]))
+
+
+def test_what_an_environment_raises_when_it_is_closed_is_of_no_consequence():
+    environment = TaskEnvironment(habit("ClosesNoWindow"))
+    environment.reset(0)
+    environment.close()
+
+
+def test_an_observation_without_any_number_is_refused():
+    with pytest.raises(UsageError, match="shows an observation without any number, expected at least one"):
+        habit("ShowsNothing")

@@ -17,6 +17,7 @@ from tasks.success import compared_quantities, success_measure
         ("abs(x) <= 0.1 and y > 0.3", {"x": 0.0, "y": 0.4}, {"x": 0.0, "y": 0.2}, {"x": 0.3, "y": 0.2}),
         ("x > 1 or y > 1", {"x": 1.5, "y": 0.0}, {"x": 0.8, "y": 0.0}, {"x": 0.5, "y": 0.6}),
         ("float(abs(x - 1) <= np.pi / 24)", {"x": 1.0}, {"x": 1.3}, {"x": 2.0}),
+        ("abs(x) <= 0.1\nand y > 0.3", {"x": 0.0, "y": 0.4}, {"x": 0.0, "y": 0.2}, {"x": 0.3, "y": 0.2}),
         ("abs(x) <= y", {"x": 0.1, "y": 0.2}, {"x": 0.3, "y": 0.2}, {"x": 0.6, "y": 0.2}),
     ],
 )
@@ -25,7 +26,7 @@ def test_the_measure_of_success_falls_on_the_way_to_it(expression, solved, near,
     values = [eval(measure, {"np": np}, variables) for variables in (solved, near, far)]
     assert values[0] == pytest.approx(0.0)
     assert 0 < values[1] < values[2]
-    truths = [eval(expression, {"np": np}, variables) for variables in (solved, near, far)]
+    truths = [eval(f"({expression})", {"np": np}, variables) for variables in (solved, near, far)]
     assert truths == [True, False, False]
 
 
@@ -40,6 +41,7 @@ def test_what_compares_no_numbers_has_no_measure(expression):
         ("abs(x) <= 0.1 and y > z", ["abs(x)", "y", "z"]),
         ("np.linalg.norm(x - y) < 0.1 * 2", ["np.linalg.norm(x - y)"]),
         ("all(abs(value - y) < 0.1 for value in x)", []),
+        ("abs(x) <= 0.1\nand True", ["abs(x)"]),
         ("bool(x)", []),
         ("", []),
     ],

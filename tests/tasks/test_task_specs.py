@@ -177,6 +177,29 @@ def test_actions_of_any_box_are_between_minus_one_and_one(tmp_path):
     assert "return abs(angle) <= 0.1" in task.human_reward.success_source
 
 
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("def compute_reward(position:\n  return", "human_reward: it is not Python (SyntaxError"),
+        ("the negative distance", "human_reward: it is not Python (SyntaxError"),
+        ("def reward(position):\n    return 1.0\n", "human_reward: it has no function compute_reward"),
+        ("", "human_reward: it has no function compute_reward"),
+        ("def compute_reward(positoin):\n    return 0.0\n", "the argument 'positoin'; did you mean position?"),
+    ],
+)
+def test_a_human_reward_is_a_function_of_what_there_is(tmp_path, source, message):
+    entry = {
+        "description": "Swing the pendulum up and keep it up.",
+        "make": "Pendulum-v1",
+        "human_reward": source,
+        "variables": {"position": {"read": "env.state[0]", "meaning": "the angle"}},
+    }
+    with pytest.raises(UsageError) as error:
+        get_task("pendulum", write_tasks(tmp_path / "own.py", pendulum=entry))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 def mistaken(**changes):
     return REACHER | changes
 
