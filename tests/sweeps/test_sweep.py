@@ -74,7 +74,7 @@ def test_a_sweep_that_was_stopped_goes_on_and_repeats_nothing(tmp_path):
     first, second = (cwd / "logs/mine" / f"{NAME}{seed}" for seed in (1, 2))
     assert "sweep mine in logs/mine: 2 runs\nabout " in printed
     assert "1 stopped, 1 done, best success" in printed
-    assert "the same command again goes on" in printed
+    assert "run the same command again to continue" in printed
     code, out = run(cwd, "status", "logs/mine")
     assert code == 0
     states = {line.split()[0]: line.split()[1] for line in out.splitlines() if NAME in line}
