@@ -1,6 +1,5 @@
 """A policy that a run has saved: which file it is, and the same policy as a program of its own."""
 
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,9 @@ class SavedPolicy:
         """Return its state dict, on the CPU; UsageError if the file is damaged."""
         try:
             return torch.load(self.path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError):
+        except OSError:
+            raise
+        except Exception:  # the unpickler fails in many ways on what is no policy
             raise UsageError(f"{self.path} is damaged; choose another policy with --round and --agent") from None
 
 

@@ -203,7 +203,7 @@ def _combine(
     variants = [_mapping(where, "runs", variant) for variant in _list(parts.get("runs") or [{}])]
     variants = [{flag: value for flag, value in variant.items() if flag not in given} for variant in variants]
     settings = _list(setting or parts.get("setting", "from_scratch"))
-    for name, values in {"setting": settings, **grid}.items():
+    for name, values in {"setting": settings, **axes}.items():
         if not values:
             raise UsageError(f"{where}: {name} has no values, so there is nothing to run; give at least one")
     for one in settings:

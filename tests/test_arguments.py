@@ -111,6 +111,8 @@ def test_numbers_of_integer_flags_are_integers():
         ("--seed", "--seed: expected one argument"),
         ("--env-name --seed 1", "--env-name: expected one argument"),
         ("window-close-v2", "'window-close-v2' follows no flag"),
+        ("--success 151", "--success 151 is more than the 150 decisions of an episode; give 150 or less"),
+        ("--SEED 1", "there is no flag --SEED; did you mean --seed"),
         ("--seed=-1", "'-1' is not a whole number of at least 0"),
         ("--seed 1.5", "'1.5' is not a whole number"),
         ("--seed inf", "'inf' is not a whole number"),
@@ -301,3 +303,8 @@ def test_run_names_say_what_ran_and_are_safe():
     name = default_name(parse("--model manual:" + "/deep" * 100))
     assert name.endswith("_seed123")
     assert len(name) < 150
+
+
+def test_a_task_file_is_found_again_from_another_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert parse("--task_file mine.py").task_file == str(tmp_path / "mine.py")

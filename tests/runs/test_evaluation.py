@@ -13,6 +13,8 @@ import pytest
 import torch
 from torch.nn import functional
 
+from errors import UsageError
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -168,3 +170,18 @@ def test_a_video_shows_the_episode_and_marks_its_success(tmp_path):
     green = (corner[:, 1] > 150) & (corner[:, 0] < 100)
     assert green.tolist() == [False] * first + [True] * (len(frames) - first)
     assert np.abs(frames[0].astype(int) - frames[first - 1]).mean() > 0.1  # the arm moves
+
+
+def test_a_damaged_policy_and_a_place_that_is_not_there_are_told_in_a_line(finished_run, tmp_path):
+    from runs.policy import SavedPolicy, export, saved_policy
+    from runs.reading import read_run
+
+    run = read_run(finished_run)
+    whole = saved_policy(run)
+    with pytest.raises(UsageError, match=r"policy.pt cannot be written; give a file in a directory that is there"):
+        export(run, whole, tmp_path / "nowhere" / "policy.pt")
+    content = whole.path.read_bytes()
+    for kept in (content[: len(content) // 2], b"", b"text"):
+        (tmp_path / "half.pth").write_bytes(kept)
+        with pytest.raises(UsageError, match=r"half.pth is damaged; choose another policy"):
+            SavedPolicy(tmp_path / "half.pth", None, None).state()
