@@ -26,12 +26,12 @@ from learners import draw as draw_rows_and_noise
 from population import Population
 from replay_buffer import EXPLORATION, ReplayBuffer
 from reward_code import RewardWorkers, check_source, extract
-from reward_code.worker import RewardFunction
+from reward_code.worker import Executable
 from runs.interruption import Interruption
 from sac import SacConfig
-from search.choice import Choice, known_functions
+from search.choice import Chooser, known_functions
 from search.fitting import Fitting
-from search.reward_function import RewardFunction as CandidateFunction
+from search.reward_function import RewardFunction
 from search.scoring import Experience
 from task_specs import TASKS, get_task
 from tasks.environment import TaskEnvironment, record_probe
@@ -294,7 +294,7 @@ def interpreted_sample(sources: list[str], rows: int) -> Sample:
     probe = record_probe(task, seed=0)
     columns = {name: np.resize(column, (rows, column.shape[1])) for name, column in probe.items()}
     inputs = {name: [place.column, place.start, place.stop, place.shape] for name, place in task.inputs.items()}
-    functions = [RewardFunction(source, inputs, np.zeros(1, np.int64)) for source in sources]
+    functions = [Executable(source, inputs, np.zeros(1, np.int64)) for source in sources]
     times = rows * len(functions)
     return lambda: timed(lambda: [function.interpreted(columns) for function in functions], times=times)
 
@@ -354,10 +354,10 @@ def scoring() -> Sides:
 
     def score() -> None:
         candidates = [
-            CandidateFunction(number, 1, [], source, "", [], accepted=True) for number, source in enumerate(sources)
+            RewardFunction(number, 1, [], source, "", [], accepted=True) for number, source in enumerate(sources)
         ]
         known = known_functions(candidates[:1], candidates[:1], "")
-        list(Choice(pool, probe, experience, known, lambda *_: None).best_first(candidates[1:], lambda: 2))
+        list(Chooser(pool, probe, experience, known, lambda *_: None).best_first(candidates[1:], lambda: 2))
 
     return lambda: timed(score), rest
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reward_code.names import MOST_COMPONENTS
-from reward_code.syntax import one_line
+from reward_code.syntax import printable_line
 from workers import pool
 from workers.pool import Answer, Lost, WorkerPool
 from workers.process import Header, WorkerProcess
@@ -178,7 +178,7 @@ class RewardPool:
         kind, reason, row = outcome.header.get("failed", ("", "", None))
         if kind == "tampering" or len(worker.sources) >= _SOURCES_OF_A_WORKER:
             self._workers.replace(worker)
-        return Failure(kind, one_line(reason), row) if kind else outcome
+        return Failure(kind, printable_line(reason), row) if kind else outcome
 
     def _note_missing_containment(self, header: Header) -> None:
         self.missing_containment = str(header["missing_containment"])
@@ -214,7 +214,9 @@ def _validate(answer: Answer, job: Job) -> None:
             raise ValueError("shapes")
         if not all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays.values()):
             raise ValueError("values")
-        if len(names) > MOST_COMPONENTS or not all(isinstance(name, str) and name == one_line(name) for name in names):
+        if len(names) > MOST_COMPONENTS:
+            raise ValueError("components")
+        if not all(isinstance(name, str) and name == printable_line(name) for name in names):
             raise ValueError("names")
 
 

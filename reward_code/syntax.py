@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 _LONGEST_SOURCE = 30_000
 
 
-def one_line(text: str) -> str:
+def printable_line(text: str) -> str:
     """Return `text`, which may have been written to do harm, in a form fit for a log and for a terminal."""
     printable = "".join(character if character.isprintable() else " " for character in text[:1000])
     return " ".join(printable.split())[:500]
@@ -24,7 +24,7 @@ class Rejected(Exception):
     """
 
     def __init__(self, kind: str, reason: str, line: int | None = None) -> None:
-        self.reason = one_line(reason)
+        self.reason = printable_line(reason)
         super().__init__(self.reason)
         self.kind = kind
         self.line = line

@@ -21,7 +21,7 @@ import numpy as np
 
 from reward_code import names, sandbox
 from reward_code.compile import compile_rows, warm_up
-from reward_code.syntax import one_line
+from reward_code.syntax import printable_line
 from workers.process import Arrays, Header, serve
 from workers.shared_table import SharedTable
 
@@ -59,7 +59,7 @@ class Failed(Exception):
         self.row = row
 
 
-class RewardFunction:
+class Executable:
     """One reward function, interpreted and, when asked for, compiled.
 
     Args:
@@ -166,7 +166,7 @@ class Worker:
     """Answers the messages of the parent."""
 
     def __init__(self) -> None:
-        self._functions: dict[str, RewardFunction] = {}
+        self._functions: dict[str, Executable] = {}
         self._pristine: list[tuple[dict[str, Any], dict[str, Any]]] = []
 
     def handle(self, header: Header, columns: Arrays) -> tuple[Header, Arrays]:
@@ -192,7 +192,7 @@ class Worker:
     def _answer(self, header: Header, columns: Arrays) -> tuple[Header, Arrays]:
         source = header["source"]
         if source not in self._functions:
-            self._functions[source] = RewardFunction(source, self._inputs, self._progress)
+            self._functions[source] = Executable(source, self._inputs, self._progress)
         function = self._functions[source]
         if header["do"] == "prove":
             return self._prove(function, columns)
@@ -216,7 +216,7 @@ class Worker:
         self._pristine = [(vars(module), dict(vars(module))) for module in shared]
         return {"missing_containment": sandbox.enter(header["memory_mb"])}, {}
 
-    def _prove(self, function: RewardFunction, columns: Arrays) -> tuple[Header, Arrays]:
+    def _prove(self, function: Executable, columns: Arrays) -> tuple[Header, Arrays]:
         started = time.process_time()
         rewards = function.interpreted(columns)
         half_way = time.process_time()
@@ -232,14 +232,14 @@ class Worker:
         statistics = {"mean": float(rewards.mean()), "std": float(rewards.std())}
         return {**statistics, "one_element": function.returns_arrays}, {}
 
-    def _compile(self, function: RewardFunction, columns: Arrays) -> tuple[Header, Arrays]:
+    def _compile(self, function: Executable, columns: Arrays) -> tuple[Header, Arrays]:
         try:
             function.compile()
         except Exception as error:
             return {"note": f"Numba cannot compile it: {_line(error)}"}, {}
         return {"note": function.disagreement(columns)}, {}
 
-    def _evaluate(self, function: RewardFunction, header: Header, columns: Arrays) -> tuple[Header, Arrays]:
+    def _evaluate(self, function: Executable, header: Header, columns: Arrays) -> tuple[Header, Arrays]:
         if not columns:
             rows = slice(header["start"], header["stop"])
             columns = {name: column[rows] for name, column in self._table.items()}
@@ -348,7 +348,7 @@ def _line(error: BaseException) -> str:
     except BaseException:  # the text of an error may be generated code, too
         lines = []
     telling = [line for line in lines if line.strip() and not line.startswith("Failed in nopython")]
-    return one_line(f"{type(error).__name__}: {' '.join(telling[:4])}")[:240]
+    return printable_line(f"{type(error).__name__}: {' '.join(telling[:4])}")[:240]
 
 
 def _number(value: Any) -> float | None:
@@ -389,7 +389,7 @@ def _parts(result: Any) -> Iterator[tuple[str, float]]:
                 name = "" if number is None else f"{number:g}"
             value = _number(part)
             if name and value is not None and abs(value) <= _LARGEST:
-                yield one_line(name[:60]), value
+                yield printable_line(name[:60]), value
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def known_functions(
     return known + ([Known("the human reward", human_source, False)] if human_source else [])
 
 
-class Choice:
+class Chooser:
     """Chooses among candidates, one after the other, the best by score and by novelty beside those that stay.
 
     Novelty is 1 minus the largest rank correlation, over stored rows, with any function that stays or was chosen: it is

@@ -19,7 +19,7 @@ from errors import WARNING, RunError, plain_line
 from reward_code import Failure, Rejected, RewardWorkers, Verdict, canonical, extract
 from search import population_view
 from search.builtin import ProgramSearch
-from search.choice import Choice, known_functions
+from search.choice import Chooser, known_functions
 from search.feedback import AgentReport, Feedback
 from search.fitting import Fitting
 from search.prompting import with_appendix
@@ -328,7 +328,7 @@ class RewardSearch:
         valid = [function for function in candidates if function.accepted]
         if valid:
             others = known_functions(self.functions, beside, self.human_source)
-            yield from Choice(self.workers, self.probe, experience, others, self.reject).best_first(valid, wanted)
+            yield from Chooser(self.workers, self.probe, experience, others, self.reject).best_first(valid, wanted)
 
     def _check(self, candidates: Sequence[RewardFunction], known: set[str]) -> None:
         verdicts = self.workers.check([function.response for function in candidates], self.probe, known)

@@ -15,7 +15,7 @@ import reward_code
 from errors import RunError
 from reward_code import Evaluation, Failure, RewardWorkers
 from reward_code import pool as reward_pool
-from reward_code.worker import Failed, RewardFunction, Worker
+from reward_code.worker import Executable, Failed, Worker
 from reward_rows import INPUTS, WIDTHS, rows
 from workers import pool as worker_pool
 from workers.shared_table import SharedTable
@@ -362,7 +362,7 @@ def test_time_is_that_of_the_quicker_of_two_passes(monkeypatch):
     places = {name: [x.column, x.start, x.stop, x.shape] for name, x in INPUTS.items()}
     clock = iter([0.0, 1.0, 1.002])
     monkeypatch.setattr(time, "process_time", lambda: next(clock))
-    function = RewardFunction(FAST, places, np.zeros(1, np.int64))
+    function = Executable(FAST, places, np.zeros(1, np.int64))
     answer, _ = Worker()._prove(function, rows(2))
     assert answer["mean"] == pytest.approx(expected(FAST, rows(2)).mean())
     clock = iter([0.0, 1.0, 1.005])

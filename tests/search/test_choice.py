@@ -5,7 +5,7 @@ import pytest
 
 from reward_code import Evaluation, Failure
 from search.builtin import ProgramSearch
-from search.choice import Choice, known_functions
+from search.choice import Chooser, known_functions
 from search.feedback import AgentReport
 from search.reward_function import RewardFunction
 from search.rounds import RewardSearch
@@ -66,7 +66,7 @@ def choose(experience, offered, count, staying=(), tried=()):
     for function in tried:
         function.slot = 0
     known = known_functions([*staying, *tried], staying, "")
-    choice = Choice(
+    choice = Chooser(
         Workers(), PROBE, experience, known, lambda function, failure: function.reject(failure.kind, "fails")
     )
     wanted = iter(range(count, -1, -1))
