@@ -55,9 +55,9 @@ LABELS = {
     "sb3": "Stable-Baselines3's SAC, human reward",
     "from_scratch": "LaRes from scratch, builtin",
     "with_init": "LaRes with init, builtin",
-    # Of earlier versions; none are made any more.
     "from_scratch_wide": "LaRes from scratch, builtin, 256 units a layer",
     "with_init_wide": "LaRes with init, builtin, 256 units a layer",
+    # Of an earlier version; none are made any more.
     "from_scratch_textbook": "LaRes from scratch, builtin, textbook's SAC",
 }
 
@@ -201,7 +201,8 @@ def gather(sweeps: Sequence[Path], out: Path) -> None:
         if "final_last_step_success_rate" not in found.summary:
             print(f"{found.name} has not ended ({found.status}), and is left out")
             continue
-        method, seed = found.flags["setting"], found.flags["seed"]
+        wide = found.flags["hidden_size"] > FLAGS["agent_narrow"]["hidden_size"]
+        method, seed = found.flags["setting"] + ("_wide" if wide else ""), found.flags["seed"]
         curve = {
             "method": method,
             "task": found.task,
