@@ -36,7 +36,7 @@ EVALUATE_EVERY, EVALUATION_EPISODES = 5_000, 20
 FLAGS: dict[str, dict[str, Any]] = {  # of the single agents' learners, beside the defaults
     "agent": {},
     "agent_narrow": {"hidden_size": 128},  # as an agent of the sweep's populations
-    "agent_wide": {"hidden_size": 512, "update_cycles": 2},  # for what a population costs
+    "agent_wide": {"hidden_size": 512, "update_cycles": 2},  # for more than a population costs
     "textbook": {
         "gamma": 0.99,
         "n_step": 1,
