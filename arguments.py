@@ -1,6 +1,6 @@
 """The command line of both entry scripts: one table of flags, each with its default, unit, range and help.
 
-The published interface works verbatim; `runs.flags` says in which spellings a flag is read.
+The published interface works verbatim; `runs.flags` says which spellings of a flag are accepted.
 """
 
 import re
@@ -23,7 +23,7 @@ Switch = Literal[0, 1]
 
 @dataclass(frozen=True)
 class Arguments:
-    """What a run is told. ``Arguments("from_scratch", pop_size=3)`` is the default run with a smaller population.
+    """The flags of a run. ``Arguments("from_scratch", pop_size=3)`` is the default run with a smaller population.
 
     Env steps are steps of the simulator. A decision is one action of a policy, which lasts ``action_repeat`` env steps
     and becomes one transition. Without an action repeat the three are the same.
@@ -34,14 +34,12 @@ class Arguments:
     env_name: str = flag("window-close-v2", "the task; `python task_specs.py` lists them all", name, heading="task")
     task_file: str | None = flag(None, "a Python file with task specs of your own", file)
     episode_length: int = flag(150, "length of an episode", whole(1), unit="env steps")
-    action_repeat: int = flag(
-        1, "how long a decision lasts, one action repeated; the rewards are summed", whole(1), unit="env steps"
-    )
-    hide_goal: Switch = flag(0, "1: the observation holds zeros in place of the goal, as published")
+    action_repeat: int = flag(1, "how long each action is held; its rewards are summed", whole(1), unit="env steps")
+    hide_goal: Switch = flag(0, "1: zeros replace the goal in the observation, as published")
     preset: Literal["none", "published", "eureka"] = flag(
         "none",
-        "sets the flags listed below, which flags given after it override; published: as the published code; eureka: "
-        "Ma et al. 2023, reward functions that train from nothing in each search round",
+        "sets the flags listed below; flags given after it override them; published: as the published code; eureka: "
+        "as Ma et al. 2023, where training starts over in each search round",
     )
 
     total_timesteps: int = flag(
@@ -51,16 +49,17 @@ class Arguments:
         unit="env steps",
         heading="length of the run, and evaluation",
     )
-    init_exploration_steps: int = flag(
-        2_000, "random actions at the start, drawn uniformly", whole(1), unit="env steps"
-    )
+    init_exploration_steps: int = flag(2_000, "uniformly random actions at the start", whole(1), unit="env steps")
     stop_success: float = flag(
         0.0, "end the run once an evaluation and --final_episodes reach this success rate; 0: never", real(0, 1)
     )
     display_interval: int = flag(10_000, "interval between evaluations", whole(1), unit="env steps")
     eval_episodes: int = flag(10, "episodes per agent in each evaluation", whole(1), unit="episodes")
     final_episodes: int = flag(
-        50, "fresh episodes to compare the best policies, and again to evaluate the one", whole(1), unit="episodes"
+        50,
+        "fresh episodes on which the best policies are compared, and as many again to evaluate the one that is chosen",
+        whole(1),
+        unit="episodes",
     )
     seed: int = flag(123, "seed of all randomness in the run", whole(0))
 
@@ -87,7 +86,7 @@ class Arguments:
     )
     llm_context: int = flag(
         16_000,
-        "maximum length of the conversation that goes back to the model, by our own count; older turns are summarized",
+        "maximum length of the conversation sent to the model, by our own count; older turns are summarized",
         whole(1),
         unit="tokens",
     )
@@ -123,7 +122,7 @@ class Arguments:
         "any", "when an episode is solved: at any decision, at its last one, or at each of its last N", success_rule
     )
     scale_type: Literal[0, 1, 2] = flag(
-        2, "map new rewards onto the best ones by 2: mean and standard deviation, 1: standard deviation, 0: not at all"
+        2, "rescale new rewards to the best function's 2: mean and standard deviation, 1: standard deviation; 0: do not"
     )
     buffer_transfer: Switch = flag(0, "0: relabel the buffer with a new function, 1: copy the best column")
     inherit: Switch = flag(1, "1: agents with a new reward function start from the best agent's networks")
@@ -135,7 +134,7 @@ class Arguments:
     )
     order_check: float = flag(
         0.0,
-        "reject functions that rank a smaller share of the successful episodes above all failed ones; 0: log only",
+        "smallest share of the successful episodes that a function must rank above all failed ones; 0: only log it",
         real(0, 1),
     )
     choice: Literal["scored", "first"] = flag(
@@ -153,7 +152,7 @@ class Arguments:
     )
     windows_length: int = flag(
         1000,
-        "latest outcomes, at the last decision, that Thompson sampling considers",
+        "each agent's latest episodes, solved at the last decision or not, that Thompson sampling looks at",
         whole(1),
         unit="episodes",
     )
@@ -174,14 +173,14 @@ class Arguments:
     update_cycles: float = flag(
         1.0, "updates of each agent; 0.5: one for every second decision", real(0, above=True), unit="per decision"
     )
-    reward_scale: float = flag(1.0, "factor on every reward drawn from the buffer", real(0, above=True))
+    reward_scale: float = flag(1.0, "factor applied to every reward drawn from the buffer", real(0, above=True))
     gamma: float | None = flag(
         None,
         "discount; if not set, 1 - 5 / (decisions in an episode), kept within 0.95 and 0.995 (Hansen et al. 2024)",
         real(0, 1),
         unit="per decision",
     )
-    n_step: int = flag(3, "rewards summed before the critics estimate the rest", whole(1, 100), unit="decisions")
+    n_step: int = flag(3, "length of n-step returns", whole(1, 100), unit="decisions")
     tau: float = flag(
         5e-3, "how far the targets move towards the critics in each target update", real(0, 1, above=True)
     )
@@ -190,18 +189,18 @@ class Arguments:
     log_std_min: float = flag(-20.0, "lower bound of the policy's log standard deviation", real(-float("inf")))
     initial_temperature: float = flag(
         0.01,
-        "initial weight of the entropy; with 1, as published, agents act at random for longer",
+        "initial weight of the entropy term; with 1, as published, agents act at random for longer",
         real(0, above=True),
     )
-    learn_temperature: Switch = flag(1, "0: the weight of the entropy stays at --initial_temperature")
+    learn_temperature: Switch = flag(1, "0: keep the temperature at --initial_temperature")
     target_entropy: float = flag(
         -0.5,
         "policy entropy that the temperature is tuned to reach",
         real(-float("inf")),
         unit="nats per dimension of the action",
     )
-    layer_norm: Switch = flag(1, "1: normalize the hidden layers of the critics")
-    normalize_rewards: Switch = flag(1, "1: divide each agent's rewards by the spread of their discounted returns")
+    layer_norm: Switch = flag(1, "1: layer normalization in the critics")
+    normalize_rewards: Switch = flag(1, "1: divide rewards by the standard deviation of an agent's discounted returns")
     policy_delay: int = flag(
         2, "interval between updates of the actor and the temperature", whole(1), unit="updates of the critics"
     )
@@ -209,7 +208,7 @@ class Arguments:
 
     device: Literal["auto", "cpu", "cuda"] = flag(
         "auto",
-        "where the networks learn; auto: the GPU if there is one",
+        "where the networks are trained; auto: the GPU if there is one",
         heading="machine",
         shorthands={"--cuda": "cuda"},
     )
@@ -224,8 +223,9 @@ class Arguments:
     )
     resume: str | None = flag(
         None,
-        "directory of a run to continue from its last checkpoint, with its flags; limits, prices, output and machine "
-        "flags may be given anew",
+        "directory of a run to continue from its last checkpoint, with its flags; only these may be changed: "
+        "--total-timesteps, --stop_success, --task_file, --human_feedback, --prompts, --device, --num_workers, "
+        "--num_learners, limits, prices and output",
         path,
     )
     log_dir: str = flag("logs", "directory in which run directories are created", path)
@@ -243,7 +243,7 @@ class Arguments:
 
     @property
     def latest_search(self) -> int:
-        """Env steps after which no search round begins: within a tenth of the run its rewards would teach little."""
+        """Env steps after which no search round begins: in the last tenth of a run, new rewards would teach little."""
         return self.total_timesteps * 9 // 10
 
     @property
@@ -253,13 +253,13 @@ class Arguments:
 
     @property
     def discount(self) -> float:
-        """Discount of a decision: `gamma`, or what suits the length of an episode (Hansen et al., "TD-MPC2", 2024)."""
+        """Discount of a decision: `gamma`, or one that suits the episode length (Hansen et al., "TD-MPC2", 2024)."""
         decisions = self.episode_length / self.action_repeat
         return min(max(1 - 5 / decisions, 0.95), 0.995) if self.gamma is None else self.gamma
 
     def sac_config(self, obs_size: int, action_size: int) -> "SacConfig":
-        """Return what the agents of a task with observations and actions of these sizes have in common."""
-        from sac import SacConfig  # here, because --help and a typo need not wait for torch
+        """Return the hyperparameters of all agents of a task with these observation and action sizes."""
+        from sac import SacConfig  # here, so that --help and a typo do not wait for torch
 
         return SacConfig(
             obs_size=obs_size,
@@ -293,9 +293,9 @@ DESCRIPTIONS: dict[Setting, str] = {
 
 
 def parse_args(argv: Sequence[str] | None, setting: Setting) -> Arguments:
-    """Return the flags that `argv` gives, the words after the script's name; None takes the process's own.
+    """Parse `argv`, the words after the script's name, into flags; None means those of this process.
 
-    A mistake prints one line and exits with 2.
+    On a usage error, print one line and exit with status 2.
     """
     parser = FlagParser(
         Arguments, f"lares_{setting}.py", DESCRIPTIONS[setting], describe_presets(setting), HYPHENATED, IGNORED
@@ -306,7 +306,7 @@ def parse_args(argv: Sequence[str] | None, setting: Setting) -> Arguments:
     else:
         task = parser.values(words)["env_name"]
         presets = {f"--preset={name}": preset(name, setting, task) for name in PRESETS}
-        # A preset's flags stand where it stands, so that flags after it override them.
+        # A preset is expanded in place, so that flags after it override its own.
         words = [part for word in words for part in (word, *presets.get(word, ()))]
         args = Arguments(setting, **parser.values(words))
     for message in contradictions(args):
@@ -315,7 +315,7 @@ def parse_args(argv: Sequence[str] | None, setting: Setting) -> Arguments:
 
 
 def remarks_on(args: Arguments) -> list[str]:
-    """Return what is odd about the flags without being a mistake, one line each."""
+    """Return remarks on flags that are odd but not wrong, one line each."""
     remarks = []
     if args.ignored_flags:
         remarks.append(f"without effect: {', '.join(args.ignored_flags)}")
@@ -331,7 +331,7 @@ def default_name(args: Arguments) -> str:
 
 
 def contradictions(args: Arguments) -> list[str]:
-    """Return what no flag can get wrong alone, each in one line that says what to give instead."""
+    """Return errors in combinations of flags, each as one line that says what to give instead."""
     policies = args.pop_size + (args.setting == "with_init") + args.explore_episode
     decisions = args.episode_length // args.action_repeat
     lower = f"--elite_num {args.pop_size - 1} or less" if args.pop_size > 1 else "--elite_num 1"

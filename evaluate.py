@@ -1,4 +1,4 @@
-"""Evaluate a policy that a run has saved, in fresh episodes; film it, or make it a program of its own.
+"""Evaluate a policy that a run has saved, in fresh episodes; film it, or export it as a program of its own.
 
 python evaluate.py                                the chosen policy of the newest run below logs/
 python evaluate.py RUN --agent 3 --round 2        another one
@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":  # what is ours comes first, whatever PYTHONPATH and PYTHONSAFEPATH say
+if __name__ == "__main__":  # our modules come first, whatever PYTHONPATH and PYTHONSAFEPATH say
     sys.path.insert(0, str(Path(__file__).resolve().parent))
     from workers.packages import require_packages
 
@@ -51,7 +51,7 @@ def main() -> int:
 
 def evaluate(args: argparse.Namespace) -> None:
     """Evaluate the policy, and print how it did."""
-    from runs.evaluation import evaluate_policy  # these are slow, and --help need not wait for them
+    from runs.evaluation import evaluate_policy  # these are slow to import, and --help need not wait for them
     from runs.policy import export, saved_policy
     from runs.renderer import choose_renderer
     from runs.video import check_video

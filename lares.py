@@ -5,7 +5,7 @@ model writes a population of reward functions; one SAC agent learns from each; a
 every transition carries the reward of every function; Thompson sampling decides whose policy collects; every `LLM_freq`
 steps the agents are ranked, the best rewards stay, the model improves on them, and the whole buffer is relabeled.
 
-The loop that takes these steps stands in `lares_from_scratch.py` and `lares_with_init.py`.
+The loop that takes these steps is in `lares_from_scratch.py` and `lares_with_init.py`.
 """
 
 import concurrent.futures
@@ -58,15 +58,15 @@ class LaRes:
     Args:
         args: the flags, see `arguments`.
         interruption: tells whether the user wants the run to end.
-        prompts: which prompts the model gets, a directory of ``prompts/``: "with_init" shows it the human reward.
+        prompts: which prompts the model gets, a directory in ``prompts/``: "with_init" shows it the human reward.
         human_agent: whether the human agent takes part.
     """
 
     def __init__(self, args: Arguments, interruption: Interruption, *, prompts: Setting, human_agent: bool) -> None:
         self.args = args = on_this_machine(args)
         self.interruption = interruption
-        self.seed = functools.partial(seed_for, args.seed)  # a seed of its own for each use of the run's seed
-        torch.set_num_threads(1)  # learners and workers are processes, each of which computes on one thread
+        self.seed = functools.partial(seed_for, args.seed)  # derives a separate seed for each use
+        torch.set_num_threads(1)  # learners and workers are processes that compute on one thread each
         with without_keys():
             self.task = task = get_task(args.env_name, args.task_file)
         if not task.success_expression and args.fitness == "success":
@@ -131,7 +131,7 @@ class LaRes:
         if args.resume:
             self.restore()
 
-    # --- when -------------------------------------------------------------------------------------------------------
+    # --- schedule ---------------------------------------------------------------------------------------------------
 
     @property
     def is_new(self) -> bool:
@@ -139,7 +139,7 @@ class LaRes:
         return not self.roster.functions
 
     def goes_on(self) -> bool:
-        """Update `status`; return whether the run has neither reached its end nor been told to stop."""
+        """Update `status`; return whether the run should continue."""
         if self.interruption.signal:
             self.status = "interrupted"
         elif self.status == "running" and self.env_steps >= self.args.total_timesteps:
@@ -156,7 +156,7 @@ class LaRes:
         return not self.updates_left and self.env_steps - self.last_evaluation >= self.args.display_interval
 
     def checkpoint_is_due(self) -> bool:
-        """Return whether `checkpoint_interval` env steps have passed since the last checkpoint, or SIGUSR1 came."""
+        """Return whether `checkpoint_interval` env steps have passed since the last checkpoint, or SIGUSR1 arrived."""
         passed = self.env_steps - self.last_checkpoint >= self.args.checkpoint_interval
         return self.interruption.checkpoint_requested() or passed
 
@@ -167,7 +167,7 @@ class LaRes:
         try:
             functions = self.search.initial(len(self.slots))
         except RunError:
-            if self.interruption.signal:  # the search was given up because the user wants to leave
+            if self.interruption.signal:  # the search was abandoned because the user wants to stop
                 return
             raise
         for slot, function in enumerate(functions):
@@ -178,7 +178,7 @@ class LaRes:
 
     def explore(self) -> None:
         """Collect uniform random actions, for all agents to learn from."""
-        if self.is_new:  # the first population was given up
+        if self.is_new:  # the first population was abandoned
             return
         began = time.monotonic()
         episodes = self.simulator.explore(self.args.init_exploration_steps // self.args.action_repeat, self.round)
@@ -207,7 +207,7 @@ class LaRes:
     def learn(self) -> None:
         """Make the SAC updates that are due, of every agent on its own reward column."""
         before, due = self.population.updates, self.updates_left or int(self.updates_due)
-        # With --overlap an update that is made later would draw from other rows.
+        # With --overlap, an update made later would draw from other rows.
         stop = (lambda: False) if self.args.overlap else self.interruption.requested
         lost = self.population.learn(self.args.batch_size, due, stop)
         self.updates_due -= self.population.updates - before
@@ -230,11 +230,11 @@ class LaRes:
         return [*arms, self.untrained] if self.args.explore_episode else arms
 
     def store(self, episodes: Sequence[tuple[int, Episode]]) -> None:
-        """Put each arm's episode into the buffer, with the reward of every function, and let Thompson sampling know."""
+        """Store each arm's episode with the rewards of every function, and update Thompson sampling."""
         stored: list[tuple[int, int]] = []
         for arm, episode in episodes:
             self.env_steps += len(episode.success) * self.args.action_repeat
-            solved = episode.solved(self.args.success)  # asked before the time limit is made a terminal state
+            solved = episode.solved(self.args.success)  # before the time limit becomes a terminal state
             if not self.args.bootstrap_timeouts:
                 episode.transitions["terminal"][-1] = 1.0
             collector = arm if arm in self.agents else EXPLORATION
@@ -251,7 +251,7 @@ class LaRes:
         """Rank, keep the elites, replace the other reward functions, relabel, rescale, inherit."""
         if self.last_evaluation < self.env_steps:
             self.evaluate()
-        self.save_checkpoint()  # from here an interrupted round is begun again; answers that came are in llm.jsonl
+        self.save_checkpoint()  # an interrupted round restarts from here; answers so far are in llm.jsonl
         ranking = self.rank()
         self.round += 1
         best, elites = ranking[0], ranking[: self.args.elite_num]
@@ -280,7 +280,7 @@ class LaRes:
         self.log.say(round_block(self.args, self.search, self.round, standings, self.roster.functions))
 
     def rank(self) -> list[int]:
-        """Return the agents, best first; by success, after as many episodes again, so that luck does not decide."""
+        """Return the agents, best first; by success, after doubling the episodes, so that luck does not decide."""
         if self.args.fitness == "return":
             return ranked(self.scores, "return")
         more = self.simulator.evaluate(
@@ -334,7 +334,7 @@ class LaRes:
                 self.status = "solved"
 
     def confirm(self, count: int) -> None:
-        """Run the same fresh episodes with each of the `count` best policies so far, and rank them anew."""
+        """Run the same fresh episodes with each of the `count` best policies so far, and rank them again."""
         self.confirmations += 1
         policies = np.stack([candidate.weights for candidate in self.champions.candidates[:count]])
         scores = self.simulator.evaluate(
@@ -345,7 +345,7 @@ class LaRes:
         self.log.write_networks(self.champions.candidates[0].networks)
 
     def finish(self) -> None:
-        """Choose the policy to hand out, evaluate it in fresh episodes that had no part in the choice, and sum up."""
+        """Choose the final policy, evaluate it in fresh episodes that had no part in the choice, and sum up."""
         self.save_checkpoint()
         final = None
         if self.status != "interrupted":
@@ -361,7 +361,7 @@ class LaRes:
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
     def save_checkpoint(self) -> None:
-        """Write all that resuming needs. A search round that was given up is left out, and starts over."""
+        """Write everything needed to resume. An abandoned search round is left out, and starts over."""
         if self.is_new or self.round_given_up:
             return
         self.last_checkpoint = self.env_steps
@@ -375,7 +375,7 @@ class LaRes:
         )
 
     def restore(self) -> None:
-        """Resume from the last whole checkpoint, or from the beginning if there is none."""
+        """Resume from the last intact checkpoint, or from the beginning if there is none."""
         state, paid_for = self.checkpoints.restore()
         self.search.model.paid_for = [row for row in paid_for if not row["stopped"]]
         if state is None:

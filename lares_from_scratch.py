@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":  # what is ours comes first, whatever PYTHONPATH and PYTHONSAFEPATH say
+if __name__ == "__main__":  # our modules come first, whatever PYTHONPATH and PYTHONSAFEPATH say
     sys.path.insert(0, str(Path(__file__).resolve().parent))
     from workers.packages import require_packages
 
@@ -18,7 +18,7 @@ def main() -> int:
     from runs.exit_status import exit_status
 
     with exit_status() as status:
-        from lares import LaRes  # after parsing, since it is slow: --help and a typo need not wait for it
+        from lares import LaRes  # after parsing, since it is slow to import: --help and a typo need not wait
 
         with LaRes(args, status.interruption, prompts="from_scratch", human_agent=False) as run:
             if run.is_new:  # and not resumed from a checkpoint
@@ -33,7 +33,7 @@ def main() -> int:
                     run.evaluate()
                 if run.checkpoint_is_due():
                     run.save_checkpoint()
-            run.finish()  # confirm the best policies on fresh episodes, and hand one out
+            run.finish()  # confirm the best policies on fresh episodes, and choose one
     return status.code
 
 

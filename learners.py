@@ -1,7 +1,7 @@
-"""Learners: how the CPU makes the updates of a population, in this process or in several that share its memory.
+"""Learners: updates of a population on the CPU, in this process or in several that share its memory.
 
-Threads would not do: two of them lost a quarter of their time to the interpreter's lock, which each call of PyTorch
-gives up and takes again. As a script this file is such a process.
+Threads are too slow: two of them lost a quarter of their time to the global interpreter lock, which each PyTorch call
+releases and reacquires. Run as a script, this file is such a process.
 """
 
 import functools
@@ -23,16 +23,16 @@ from workers.pool import Answer, Job, Lost, WorkerPool
 from workers.process import Arrays, Header, Message, WorkerProcess, serve
 from workers.shared_table import SharedTable
 
-_TRIES = 3  # calls in a row in each of which a learner is lost
-_JOB_SECONDS, _UPDATE_SECONDS = 60.0, 10.0  # in which a job must be done: in any case, and for each update
+_TRIES = 3  # consecutive calls that lose a learner, after which the run ends
+_JOB_SECONDS, _UPDATE_SECONDS = 60.0, 10.0  # time limit of a job: a base, and for each update
 _ROWS, _NOISE = range(2)  # what an update draws
 
 
 class UpdateJob(NamedTuple):
-    """A few updates in a row of one agent."""
+    """A few consecutive updates of one agent."""
 
     agent: int
-    constrained: bool  # whether the parameter constraint holds it
+    constrained: bool  # whether the parameter constraint applies to it
     made: int  # updates before these
     updates: int
     begun: int  # number of updates when the agent began to learn, for its optimizers
@@ -43,9 +43,9 @@ class UpdateJob(NamedTuple):
 def draw(seed: int, agent: int, update: int, count: int, batch_size: int, action_size: int) -> tuple[Tensor, Tensor]:
     """Return rows (1, B) of the first `count`, and standard normal noise (1, 2, B, A), for an agent's n-th update.
 
-    Each has a stream of its own, which depends on nothing else: not on who makes the update, nor on those before it.
-    The streams are parts of one sequence of random numbers that is addressed by its counter (Philox, Salmon et al.,
-    "Parallel random numbers: as easy as 1, 2, 3", 2011), so that no two of them meet.
+    Each has a stream of its own, which depends neither on the process that makes the update nor on earlier updates.
+    The streams are parts of one counter-based random sequence (Philox, Salmon et al., "Parallel random numbers: as
+    easy as 1, 2, 3", 2011), so that no two of them overlap.
     """
 
     def stream(use: int) -> np.random.Generator:
@@ -57,7 +57,7 @@ def draw(seed: int, agent: int, update: int, count: int, batch_size: int, action
 
 
 def learn(agents: Sequence[Agents], transitions: Transitions, seed: int, job: UpdateJob) -> None:
-    """Make the updates of a job; each of `agents` is one agent."""
+    """Make the updates of a job; each element of `agents` holds one agent."""
     agent = agents[job.agent]
     agent.any_constrained = job.constrained
     agent.set_updates(job.made - job.begun)
@@ -84,8 +84,8 @@ class Learners:
         count: number of processes.
         config: hyperparameters of the agents.
         agents: the table of the agents, shared for writing, see :func:`agents_in`.
-        transitions: from which batches are made.
-        seed: of all that updates draw, see :func:`draw`.
+        transitions: the memory from which batches are made.
+        seed: seed of everything that updates draw, see :func:`draw`.
     """
 
     def __init__(self, count: int, config: SacConfig, agents: SharedTable, transitions: Transitions, seed: int) -> None:
@@ -99,21 +99,21 @@ class Learners:
         fds = [table.fd for table in (agents, *transitions.tables)]
         self._agents = range(agents.capacity)
         self._workers = WorkerPool("learner", count, lambda: WorkerProcess("learners", first, fds=fds))
-        self._losing = 0  # calls in a row in which a learner was lost
+        self._losing = 0  # consecutive calls in which a learner was lost
 
     def learn(
         self, chunks: Iterable[range], job_for: Callable[[int, range], UpdateJob], stop: Callable[[], bool]
     ) -> tuple[int, dict[int, str]]:
-        """Make the updates of all agents, one chunk of them after the other.
+        """Make the updates of all agents, chunk by chunk.
 
-        What an agent has to do in a chunk is job_for(agent, chunk). Once `stop` says so, no chunk is begun any more.
+        An agent's job in a chunk is job_for(agent, chunk). Once `stop` returns true, no further chunk is started.
 
         Returns:
-            How many updates each agent has made, and whose learner ended during one and how: what is left of
-            such an agent is neither old nor new.
+            How many updates each agent has made; and for each agent whose learner died during one, how it died: the
+            parameters of such an agent are only partly updated.
 
         Raises:
-            RunError: when learners keep ending.
+            RunError: learners keep dying.
         """
         made, chunks_left = 0, deque(chunks)
         due: list[UpdateJob] = []
@@ -158,7 +158,7 @@ class Learners:
 def _serve() -> None:
     torch.set_num_threads(1)
     take_long_turns()
-    warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # transitions are for reading
+    warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # transitions are read-only
     handle_job: Callable[[UpdateJob], None] | None = None
 
     def handle(header: Header, _: Arrays) -> Message:

@@ -1,7 +1,7 @@
 """Multilayer perceptrons of the same shape, batched: their parameters share tensors, and they are evaluated together.
 
-Gradients are computed in closed form and in place, so an update is a short list of matrix products, without autograd,
-that a CUDA graph can record.
+Gradients are computed in closed form and in place, without autograd, so an update is a short list of matrix products
+that a CUDA graph can capture.
 """
 
 import itertools
@@ -20,28 +20,28 @@ from torch.nn import functional
 def _made_by_intel(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     try:
         return "GenuineIntel" in cpuinfo.read_text(encoding="utf-8")
-    except OSError:  # it is Linux's
+    except OSError:  # only Linux has it
         return "GenuineIntel" in platform.processor()
 
 
-# oneDNN's float32 product, with the bias and ReLU in the same pass. PyTorch has it for its compiler, under this name.
+# oneDNN's float32 matrix product, with bias and ReLU fused. PyTorch has it for its compiler, under this name.
 _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
-# On AMD's processors it is twice as fast as MKL, which PyTorch calls otherwise and which keeps AVX-512 to Intel's. On
-# those MKL is the faster one: an update at 128 units takes a third less time with it.
+# On AMD processors it is twice as fast as MKL, which PyTorch calls otherwise and which uses AVX-512 only on Intel.
+# On Intel processors MKL is faster: an update at 128 units takes a third less time with it.
 _USES_ONEDNN = _ONEDNN is not None and not _made_by_intel()
 
-_THIN = 8  # columns up to which MKL is the faster one anyway, measured for batches of 128
+_THIN = 8  # columns up to which MKL is faster anyway, measured for batches of 128
 
 _LAYER_NORM_EPS = 1e-5  # that of ``torch.nn.LayerNorm``
 
 
 class Activation(NamedTuple):
-    """What stands between the layers: a function whose derivative follows from its outputs."""
+    """An activation function whose derivative can be computed from its outputs."""
 
     module: type[nn.Module]
     apply: Callable[[Tensor], Tensor]  # in place
-    gradient: Callable[[Tensor, Tensor], Tensor]  # in the inputs, from that in the outputs and the outputs
+    gradient: Callable[[Tensor, Tensor], Tensor]  # w.r.t. the inputs, from that w.r.t. the outputs, and the outputs
 
 
 ACTIVATIONS = {
@@ -56,7 +56,7 @@ ACTIVATIONS = {
 
 
 class Normalized(NamedTuple):
-    """What the gradient of a layer norm needs."""
+    """What the backward pass of a layer norm needs."""
 
     inputs: Tensor  # (..., B, width)
     mean: Tensor  # (..., B, 1)
@@ -64,15 +64,15 @@ class Normalized(NamedTuple):
 
 
 class Activations(NamedTuple):
-    """What the gradient of a network needs."""
+    """What the backward pass of a network needs."""
 
-    outputs: list[Tensor]  # inputs, outputs of each hidden layer as activated, and outputs
+    outputs: list[Tensor]  # inputs, each hidden layer after its activation, and outputs
     normalized: list[Normalized]  # for each hidden layer, if there are layer norms
 
     def rows(self, rows: slice) -> "Activations":
-        """Return those of some rows of the batch."""
+        """Return the activations of some rows of the batch."""
         outputs = [layer[..., rows, :] for layer in self.outputs]
-        # PyTorch's kernel for the gradient of a layer norm reads them as if they had no gaps.
+        # PyTorch's backward kernel of layer norm reads them as if they were contiguous.
         normalized = [Normalized(*(x[..., rows, :].contiguous() for x in layer)) for layer in self.normalized]
         return Activations(outputs, normalized)
 
@@ -92,10 +92,10 @@ class BatchedMLP:
 
     Args:
         sizes: width of the input, of each hidden layer, and of the output.
-        values: all parameters of N networks in one tensor (N * P,), so that a step of the optimizer is one kernel.
+        values: all parameters of N networks in one tensor (N * P,), so that an optimizer step is one kernel.
         activation: the function between layers, a name in :data:`ACTIVATIONS`.
         layer_norm: whether each hidden layer is normalized before its activation (Ba et al., "Layer Normalization",
-            2016, arXiv:1607.06450), without gain and offset: the weights around it can do what they do.
+            2016, arXiv:1607.06450), without gain and bias: the adjacent weights can do their work.
 
     Attributes:
         count: number of networks N.
@@ -115,7 +115,7 @@ class BatchedMLP:
         self.gradient = torch.zeros_like(values)
         self.parameters = self.views(self.values)
         gradients = self.views(self.gradient)
-        # oneDNN takes one network after the other; everything else takes all as one batch.
+        # oneDNN takes one network at a time; everything else takes all as one batch.
         self._one_by_one = _USES_ONEDNN and values.device.type == "cpu"
         self._parts = [(self.parameters, gradients)]
         if self._one_by_one:
@@ -156,13 +156,13 @@ class BatchedMLP:
 
         Args:
             activations: what :meth:`forward` returned.
-            gradient: of the loss in the outputs (N, rows, out).
+            gradient: of the loss with respect to the outputs (N, rows, out).
             rows: the rows of the batch that the loss depends on.
-            parameter_gradient: whether to compute the gradient in the parameters, into `self.gradient`.
-            input_columns: the columns of the inputs to return the gradient in; None: none.
+            parameter_gradient: whether to compute the gradient of the parameters, into `self.gradient`.
+            input_columns: the columns of the inputs to return the gradient of; None: none.
 
         Returns:
-            The gradient in the inputs (N, rows, columns), or None.
+            The gradient of those inputs (N, rows, columns), or None.
         """
         parts = gradient.unbind() if self._one_by_one else [gradient]
         found = [
@@ -198,8 +198,8 @@ class BatchedMLP:
     def network_state(self, index: int) -> dict[str, Tensor]:
         """Return network `index` as the CPU state dict of ``nn.Sequential(nn.Linear, nn.ReLU, ..., nn.Linear)``.
 
-        With layer norms, ``nn.LayerNorm(width, elementwise_affine=False)`` stands before each activation, which may be
-        another one.
+        With layer norms, ``nn.LayerNorm(width, elementwise_affine=False)`` comes before each activation. The
+        activation may be another one than ReLU.
         """
         state = {}
         for layer in range(len(self.sizes) - 1):
@@ -238,7 +238,7 @@ def _backward(
     into: Sequence[Tensor] | None,
     input_columns: slice | None,
 ) -> Tensor:
-    """Return the gradient in `input_columns`, if wanted; write that in the parameters `into` theirs, if wanted."""
+    """Return the gradient of `input_columns`, if given; write that of the parameters into `into`, if given."""
     for layer in reversed(range(0, len(parameters), 2)):
         below, weight = activations.outputs[layer // 2], parameters[layer]
         if into:
@@ -277,7 +277,7 @@ def _product(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
 
 
 def flat_network(state: dict[str, Tensor]) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Return the parameters (P,) of a :meth:`BatchedMLP.network_state` in the order of `row`, and the sizes."""
+    """Return the parameters (P,) of a :meth:`BatchedMLP.network_state` in the order of `row`, and its layer sizes."""
     weights = [value for name, value in state.items() if name.endswith("weight")]
     sizes = (weights[0].shape[1], *(weight.shape[0] for weight in weights))
     rows = [value.mT.reshape(-1) if value.ndim == 2 else value for value in state.values()]

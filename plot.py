@@ -1,18 +1,18 @@
-"""Draw the curves of runs, and tabulate their results, with seeds as interquartile means and 95% intervals.
+"""Draw the curves of runs and tabulate their results, as interquartile means over seeds with 95% intervals.
 
 python plot.py RUN... --out fig.pdf               a panel for each task, a line for each setting and model
 python plot.py RUN... --by LLM_freq               a line for each value of a flag
 python plot.py RUN... --anchors published.csv     published curves beside them: method,task,env_steps,seed,success
                                                   and, if it has one, protocol: how that success was measured
 
-Beside the figure stand its tables: fig.md, fig.csv and, with two groups of a task, fig-improvement.csv.
+Its tables are written next to the figure: fig.md, fig.csv and, with two groups of a task, fig-improvement.csv.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":  # what is ours comes first, whatever PYTHONPATH and PYTHONSAFEPATH say
+if __name__ == "__main__":  # our modules come first, whatever PYTHONPATH and PYTHONSAFEPATH say
     sys.path.insert(0, str(Path(__file__).resolve().parent))
     from workers.packages import require_packages
 
@@ -54,7 +54,7 @@ def main() -> int:
 
 def plot(args: argparse.Namespace) -> None:
     """Write the figure and its tables, and print the tables."""
-    from figures.drawing import check_figure  # slow, and --help need not wait for it
+    from figures.drawing import check_figure  # slow to import, and --help need not wait for it
     from figures.files import compare_runs
 
     check_figure(args.out)

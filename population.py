@@ -1,8 +1,8 @@
-"""A whole population of soft actor-critic agents, and how its updates are spread over the hardware.
+"""A population of soft actor-critic agents, and how its updates are spread over the hardware.
 
-On the CPU agents are updated one by one, and learners take turns at them: none waits for another at every product, and
-a busy neighbour slows a run no more than its share. On a GPU all are updated together, and the whole update, the
-drawing of its batch included, is recorded once as a CUDA graph and replayed.
+On the CPU, agents are updated one by one, and learners take turns at them: none waits for another at every matrix
+product, and a busy neighbour slows a run by no more than its share. On a GPU, all are updated together, and the whole
+update, including the sampling of its batch, is captured once as a CUDA graph and replayed.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -17,9 +17,9 @@ from replay_buffer import ReplayBuffer
 from sac import ACTOR_LOSSES, CRITIC_LOSSES, LOSSES, Agents, SacConfig, agent_sizes, new_agents
 from workers.shared_table import SharedTable
 
-_LONGEST, _SHORTEST = 32, 4  # updates of one agent in a row, on the CPU
-_UNTIL_ASKED = 256  # updates on a GPU before `stop` is asked again
-_WARM_UP = 3  # updates that run before one is recorded, in which libraries allocate what they need
+_LONGEST, _SHORTEST = 32, 4  # consecutive updates of one agent, on the CPU
+_UNTIL_ASKED = 256  # updates on a GPU between two checks of `stop`
+_WARM_UP = 3  # actor steps made before an update is captured, so that libraries allocate what they need
 
 
 class Population:
@@ -28,9 +28,9 @@ class Population:
     Args:
         config: hyperparameters, shared by all agents.
         buffer: what they learn from, with a reward column for each; they live on its device.
-        initial_seed: of the initial networks.
-        learning_seed: of the rows of the batches, and of the noise in the losses.
-        learners: processes that share the work on the CPU, if there are more than one. Results do not depend on it.
+        initial_seed: seed of the initial networks.
+        learning_seed: seed of the batches' rows and of the noise in the losses.
+        learners: number of processes that share the work on the CPU. Results do not depend on it.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Population:
         self.device = buffer.device
         self.count = buffer.agents
         self._learning_seed = learning_seed
-        self._generator = torch.Generator(self.device).manual_seed(learning_seed)  # on a GPU, all that updates draw
+        self._generator = torch.Generator(self.device).manual_seed(learning_seed)  # of all draws in updates on a GPU
         self._learners: Learners | None = None
         if self.device.type != "cpu":
             self._groups = [new_agents(config, self.count, self.device)]
@@ -56,8 +56,8 @@ class Population:
             group.initialize(initial)
         self.updates = 0
         self._begun = 0  # number of updates when the agents began to learn
-        self._losses_since = np.zeros(self.count, np.int64)  # updates that are not in an agent's sums of losses
-        self._recorded: dict[bool, Callable[[], None]] = {}  # without and with a step of the actors
+        self._losses_since = np.zeros(self.count, np.int64)  # updates made before an agent's sums of losses began
+        self._recorded: dict[bool, Callable[[], None]] = {}  # without and with an actor step
         self._recorded_for: tuple[Any, ...] = ()
         self._warm_ups = 0
 
@@ -69,9 +69,9 @@ class Population:
     # --- learning ---------------------------------------------------------------------------------------------------
 
     def learn(self, batch_size: int, updates: int, stop: Callable[[], bool] = lambda: False) -> dict[int, str]:
-        """Update every agent that many times, each from batches of its own; fewer times once `stop` says so.
+        """Make `updates` updates of every agent, each from batches of its own; fewer if `stop` returns true.
 
-        From an empty buffer nothing is learned. Returns which agents can no longer be used, and why; see
+        With an empty buffer, nothing is learned. Returns which agents can no longer be used, and why; see
         `Learners.learn`. Raises RunError as it does.
         """
         if not self.buffer.size:
@@ -117,7 +117,7 @@ class Population:
             agents.update_targets()
 
     def _make(self, step: Callable[[], None], agents: Agents, key: tuple[Any, ...]) -> None:
-        """Make an update: by `step` while it warms up; then by replaying its kernels, until `key` is another."""
+        """Make an update: by `step` during warm-up, then by replaying its kernels, until `key` changes."""
         if self._recorded_for != key:
             self._recorded_for, self._recorded, self._warm_ups = key, {}, 0
         if self._warm_ups < _WARM_UP * self.config.policy_delay:
@@ -130,7 +130,7 @@ class Population:
             graph.register_generator_state(self._generator)
             with torch.cuda.graph(graph):
                 step()
-            agents.updates -= 1  # what is recorded is not carried out
+            agents.updates -= 1  # capturing does not execute the update
             self._recorded[policy] = graph.replay
         self._recorded[policy]()
         agents.updates += 1
@@ -138,7 +138,7 @@ class Population:
     def losses(self) -> dict[str, np.ndarray]:
         """Return the means of each of `sac.LOSSES` (K,) over the updates since the last call. Waits for the device.
 
-        Those of an agent that has inherited, or been loaded, since then are means over the updates since that.
+        For an agent that has inherited or been loaded since then, they are means over the updates after that.
         """
         sums = torch.cat([group.loss_sums for group in self._groups], dim=1).cpu().numpy()
         delay, before, now = self.config.policy_delay, self._losses_since - self._begun, self.updates - self._begun
@@ -193,7 +193,7 @@ class Population:
 
     @property
     def constrained(self) -> list[bool]:
-        """Which agents the parameter constraint holds near what they inherited."""
+        """Whether the parameter constraint keeps each agent near what it inherited."""
         return [bool(constrained) for group in self._groups for constrained in group.constrained]
 
     # --- saving -----------------------------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ class Population:
         self._losses_since[agent] = self.updates
 
     def state_dict(self) -> dict[str, Any]:
-        """Return copies of all that continuing needs. On the CPU that is no random state: see `learners.draw`."""
+        """Return copies of everything needed to continue. The CPU needs no random state, see `learners.draw`."""
         return {
             "agents": [self.agent_state(agent) for agent in range(self.count)],
             "updates": self.updates,
@@ -266,10 +266,10 @@ class Population:
 
 
 def _chunks(updates: int) -> Iterator[range]:
-    """Yield the updates in the chunks in which agents make them.
+    """Yield the chunks in which agents make the updates.
 
-    They are long, since an agent whose turn comes has to be brought into the cache, and short in the end, so that no
-    learner is left alone with the last agent.
+    They are long, since each turn has to bring an agent into the cache, and short towards the end, so that no learner
+    is left alone with the last agent.
     """
     start = 0
     while start < updates:

@@ -14,17 +14,17 @@ from workers.shared_table import SharedTable
 EXPLORATION = 255
 """Collector of the transitions that no agent collected."""
 
-_SCALARS = ("terminal", "left", "env_reward", "collector")  # columns of one number a row
+_SCALARS = ("terminal", "left", "env_reward", "collector")  # columns with one number per row
 
 _CPU = torch.device("cpu")
 
-_PAIRS = ("scale", "shift", "spread")  # columns of one number an agent
+_PAIRS = ("scale", "shift", "spread")  # columns with one number per agent
 
 _FOR_BATCHES = ("obs", "action", "next_obs", "terminal", "left", "rewards", "collector", *_PAIRS)
 
-_NO_SPREAD = 1e-8  # standard deviation, relative to a mean above 1, below which float32 numbers do not vary
+_NO_SPREAD = 1e-8  # standard deviation, relative to a mean above 1, below which float32 numbers count as constant
 
-_GROWTH = 1.01  # of the number of transitions added, after which returns are measured again
+_GROWTH = 1.01  # factor in transitions added, after which returns are measured again
 
 _SMALLEST_SCALE = 1e-3  # of a column of rewards; the inverse of the largest
 
@@ -33,9 +33,9 @@ class Transitions:
     """The memory from which batches are made, in this process or another.
 
     Args:
-        tables: one row a transition, and one row an agent, see :class:`ReplayBuffer`.
-        shared: whether an agent draws from all rows, or from its own, see :func:`own_rows`.
-        device: where batches are wanted. On the CPU they are made from the tables' own memory, elsewhere from copies.
+        tables: one with a row per transition and one with a row per agent, see :class:`ReplayBuffer`.
+        shared: whether an agent draws from all rows or only from its own, see :func:`own_rows`.
+        device: of the batches. On the CPU they are made from the tables' own memory, elsewhere from copies.
 
     Attributes:
         columns: obs (N, O), action (N, A), next_obs (N, O), terminal (N, 1), left (N, 1), rewards (N, K) raw,
@@ -49,17 +49,17 @@ class Transitions:
         self.columns = {name: torch.from_numpy(column).to(device) for name, column in columns.items()}
 
     def own_rows(self, agent: int, size: int) -> Tensor | None:
-        """Return those of the first `size` rows from which an agent draws, None if they are all. On the CPU alone."""
+        """Return which of the first `size` rows an agent draws from, None if it is all of them. CPU only."""
         if self.shared:
             return None
         return torch.from_numpy(own_rows(self.columns["collector"][:size, 0].numpy(), agent))
 
     def batch(self, rows: Tensor, gamma: float, n_step: int = 1, agent: int | None = None) -> Batch:
-        """Return the transitions in rows (K, B) with the rewards of agent k in line k, or in rows (1, B) of one agent.
+        """Return the transitions in rows (K, B), line k with the rewards of agent k, or in rows (1, B) of one agent.
 
-        A reward is the raw one times the agent's scale, plus its shift, over its spread. Rewards of `n_step` decisions,
-        fewer at the end of an episode, are summed with their discounts (Sutton and Barto, "Reinforcement Learning",
-        2018, chapter 7), as if the policy of today had taken them.
+        A reward is (raw * scale + shift) / spread, with the agent's own figures. Rewards of `n_step` decisions, fewer
+        at the end of an episode, are discounted and summed (Sutton and Barto, "Reinforcement Learning", 2018, chapter
+        7), without an off-policy correction.
         """
         agents = torch.arange(len(rows), device=rows.device)[:, None] if agent is None else agent
         scale, shift, spread = (self.columns[name].view(-1)[agents] for name in _PAIRS)
@@ -87,25 +87,25 @@ class Transitions:
 class ReplayBuffer:
     """A ring of transitions in preallocated float32 columns.
 
-    They lie in one memory file, of which reward workers map the beginning, and learners all. On the CPU batches are
-    made from the same memory, on a GPU from copies that are written once, as transitions arrive.
+    They are in one memory file, of which reward workers map the beginning, and learners all. On the CPU, batches are
+    made from the same memory; on a GPU, from copies that are written once, as transitions arrive.
 
-    Rewards are stored raw, one column an agent. A column's (scale, shift) pair is applied when a batch is made, so that
-    rewards stored before and after the pair was set cannot disagree.
+    Rewards are stored raw, one column per agent. A column's (scale, shift) pair is applied when a batch is made, so
+    that rewards stored before and after the pair was set are consistent.
 
     Args:
-        capacity: number of transitions N; when they are full, the oldest rows go.
+        capacity: number of transitions N; when it is reached, the oldest rows are overwritten.
         obs_size, action_size, variable_width: widths of the columns.
         agents: number of reward columns K.
-        device: where batches are wanted.
-        shared: False lets every agent draw only from what it collected itself, see :func:`own_rows`.
+        device: of the batches.
+        shared: False makes every agent draw only from what it collected itself, see :func:`own_rows`.
 
     Attributes:
         columns: the stored rows on the host: obs (N, O), action (N, A), next_obs (N, O), variables (N, V),
             rewards (N, K), and terminal, left (decisions that follow in the episode), env_reward and collector (N,).
         scale, shift: the pairs (K,), which :meth:`rescale` sets.
-        spread: what rewards are divided by (K,), which :meth:`normalize` sets.
-        transitions: the same memory, or its copy, as batches are made from it.
+        spread: divisors of the rewards (K,), which :meth:`normalize` sets.
+        transitions: the same memory, or its copy, from which batches are made.
     """
 
     def __init__(
@@ -130,12 +130,12 @@ class ReplayBuffer:
         self.scale[:] = self.spread[:] = 1.0
         self.transitions = Transitions([self._rows, pairs], shared, device)
         self._count = torch.zeros(agents, dtype=torch.int64, device=device)  # rows that each agent may draw from
-        # Without sharing, these: agent k draws from its first _count[k].
+        # Without sharing, these rows: agent k draws from its first _count[k].
         self._own = None if shared else torch.zeros((agents, capacity), dtype=torch.int64, device=device)
         self.added = 0
         self.generation = 0  # how often it was cleared
         self._normalized = 0  # transitions added when :meth:`normalize` last measured
-        # First row as counted by `added`, rows, success, distance.
+        # First row as counted by `added`, number of rows, success, distance.
         self._episodes: deque[tuple[int, int, bool, float]] = deque()
 
     @property
@@ -155,7 +155,7 @@ class ReplayBuffer:
 
         `success` says whether the episode solved the task, and `distance` how near to success it came, see
         :meth:`episode_success` and :meth:`episode_distance`. Raises ValueError, and stores nothing, if a number is not
-        finite: one such row would in time spoil every agent.
+        finite: one such row would in time corrupt every agent.
         """
         for name, values in transitions.items():
             if not np.isfinite(values).all():
@@ -194,11 +194,11 @@ class ReplayBuffer:
         self._publish_counts()
 
     def episode_success(self) -> np.ndarray:
-        """Return which of the E episodes that are stored whole solved the task (E,)."""
+        """Return which of the E completely stored episodes solved the task (E,)."""
         return np.array([success for _, _, success, _ in self._episodes], bool)
 
     def episode_distance(self) -> np.ndarray:
-        """Return how far from success the same episodes were at their nearest moment (E,)."""
+        """Return the smallest distance from success in each of the same episodes (E,)."""
         return np.array([distance for *_, distance in self._episodes], float)
 
     def episode_rows(self) -> list[np.ndarray]:
@@ -217,7 +217,7 @@ class ReplayBuffer:
             self.transitions.columns["rewards"][start:stop, agent] = raw
 
     def trained_rewards(self, agent: int) -> np.ndarray:
-        """Return the rewards (size,) of one column as its agent is trained on them."""
+        """Return the rewards (size,) of one column, scaled and shifted."""
         return self.columns["rewards"][: self.size, agent] * self.scale[agent] + self.shift[agent]
 
     def rescale(self, agent: int, reference: int, kind: int) -> str | None:
@@ -225,12 +225,12 @@ class ReplayBuffer:
 
         Args:
             agent: the agent whose column is new.
-            reference: the agent whose rewards, as trained on, are the measure.
-            kind: 2 maps mean and standard deviation, 1 the standard deviation alone, 0 nothing.
+            reference: the agent whose scaled and shifted rewards are the target.
+            kind: 2 matches mean and standard deviation, 1 only the standard deviation, 0 nothing.
 
         Returns:
-            Why the spreads are not the same all the same, as one line, or None if they are: a column that does not vary
-            has no scale to give or to take, and the scale stays within bounds.
+            Why the standard deviations could not be matched, as one line, or None if they were: a constant column has
+            no scale, and the scale is bounded.
         """
         self.scale[agent], self.shift[agent] = 1.0, 0.0
         self._normalized = 0
@@ -245,10 +245,10 @@ class ReplayBuffer:
         return bounded
 
     def normalize(self, gamma: float) -> None:
-        """Set each agent's spread to the standard deviation of its discounted returns, from every stored decision on.
+        """Set each agent's spread to the standard deviation of its discounted returns from every stored decision.
 
-        Critics then learn values of the same size, whatever the unit of a reward function is. As long as hardly
-        anything has been added, and no column has been scaled anew, the spreads stay what they are.
+        Critics then learn values of the same magnitude, whatever the unit of a reward function. While hardly anything
+        has been added and no column has been rescaled, the spreads stay as they are.
         """
         if not self._episodes or self.added < _GROWTH * self._normalized:
             return
@@ -268,14 +268,14 @@ class ReplayBuffer:
     def draw_rows(self, batch_size: int, generator: torch.Generator) -> Tensor:
         """Return rows (K, batch_size) for one update of every agent, drawn on the device, uniformly with replacement.
 
-        The number of rows is read on the device, so that a recorded CUDA graph goes on drawing from all that arrives.
+        The number of rows is read on the device, so that a captured CUDA graph also draws from rows that arrive later.
         """
         shape = (self.agents, batch_size)
         picks = torch.randint(1 << 62, shape, generator=generator, device=self.device) % self._count[:, None]
         return picks if self._own is None else self._own.gather(1, picks)
 
     def _publish(self, start: int, stop: int, names: Iterable[str]) -> None:
-        if self.device.type == "cpu":  # there both are one memory
+        if self.device.type == "cpu":  # there, both are the same memory
             return
         for name in set(names) & self.transitions.columns.keys():
             values = torch.from_numpy(self._rows.columns[name][start:stop])
@@ -297,7 +297,7 @@ class ReplayBuffer:
                 self.transitions.columns[name][:, 0] = torch.from_numpy(getattr(self, name)).to(self.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the stored rows, which are not copied, in the ring's own order, and the (scale, shift) pairs."""
+        """Return the stored rows, not copied and in ring order, and each agent's scale, shift and spread."""
         rows = {name: column[: self.size] for name, column in self.columns.items()}
         return {
             "rows": rows,
@@ -309,7 +309,7 @@ class ReplayBuffer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned."""
+        """Continue from what :meth:`state_dict` returned."""
         self.added, self.generation = state["added"], state["generation"]
         self._normalized = state["normalized"]
         self._episodes = deque(state["episodes"])
@@ -323,7 +323,7 @@ class ReplayBuffer:
 
 
 def own_rows(collector: np.ndarray, agent: int) -> np.ndarray:
-    """Return the rows from which an agent draws that does not share, given the collector (size,) of each row.
+    """Return the rows that an agent draws from without sharing, given the collector (size,) of each row.
 
     They are those that it collected, and the initial exploration, which belongs to everyone. Once the ring has
     overwritten all of them, an agent that no longer collects has none, and draws from all rows.
@@ -333,7 +333,7 @@ def own_rows(collector: np.ndarray, agent: int) -> np.ndarray:
 
 
 def _scale(new: np.ndarray, best: np.ndarray) -> tuple[float, str | None]:
-    """Return the factor that spreads the rewards `new` like `best`, and why it is not their ratio, if it is not."""
+    """Return the factor that gives `new` the spread of `best`, and why it is not their ratio, if it is not."""
     for who, rewards in (("its own", new), ("the best function's", best)):
         if rewards.std() < _NO_SPREAD * max(1.0, abs(rewards.mean())):
             return 1.0, f"{who} rewards are the same in all transitions, so its scale is 1"

@@ -1,4 +1,4 @@
-"""Write a page about a run, or one that compares several: one file that needs no network.
+"""Write a page about a run, or one that compares several, as a single file that needs no network.
 
 python report.py                                  the newest run below logs/: its report.html
 python report.py RUN --out page.html              another one
@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":  # what is ours comes first, whatever PYTHONPATH and PYTHONSAFEPATH say
+if __name__ == "__main__":  # our modules come first, whatever PYTHONPATH and PYTHONSAFEPATH say
     sys.path.insert(0, str(Path(__file__).resolve().parent))
     from workers.packages import require_packages
 
@@ -25,7 +25,10 @@ def parse_args() -> argparse.Namespace:
         "runs", nargs="*", type=Path, metavar="RUN", help="run directories (default: the newest one below logs/)"
     )
     flags.add_argument(
-        "--out", type=Path, metavar="FILE", help="(default: report.html in the run directory; comparison.html)"
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the page (default: report.html in the run directory; comparison.html for several runs)",
     )
     flags.add_argument("--no-video", action="store_true", help="do not film the policy, which takes a minute")
     return flags.parse_args()
@@ -39,7 +42,7 @@ def main() -> int:
 
 def write(args: argparse.Namespace) -> None:
     """Write the page, and say where it is."""
-    from figures.comparison import comparison  # these are slow, and --help need not wait for them
+    from figures.comparison import comparison  # these are slow to import, and --help need not wait
     from figures.film import film_of
     from figures.report import report
 

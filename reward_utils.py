@@ -1,8 +1,8 @@
-"""Shaping functions that reward functions may call, in the semantics of MetaWorld's ``reward_utils``.
+"""Shaping functions that reward functions may call, with the semantics of MetaWorld's ``reward_utils``.
 
 The shapes are those of dm_control's ``rewards`` module (Tassa et al., "dm_control: Software and Tasks for Continuous
 Control", 2020), which MetaWorld adopted and extended. All arithmetic is on one number at a time in plain Python, so
-that the same lines run interpreted and compiled.
+that the same code runs interpreted and compiled.
 """
 
 import math
@@ -17,7 +17,7 @@ __all__ = ["hamacher_product", "inverse_tolerance", "rect_prism_tolerance", "tol
 
 
 def gaussian(x: float, value_at_1: float) -> float:
-    """A bell."""
+    """A bell curve."""
     return math.exp(math.log(value_at_1) * x * x)
 
 
@@ -38,7 +38,7 @@ def reciprocal(x: float, value_at_1: float) -> float:
 
 
 def cosine(x: float, value_at_1: float) -> float:
-    """Half a wave, then 0."""
+    """Half a cosine wave, then 0."""
     scaled = x * math.acos(2 * value_at_1 - 1)
     return (1 + math.cos(scaled)) / 2 if abs(scaled) < math.pi else 0.0
 
@@ -72,7 +72,7 @@ _REACH_ZERO = ("cosine", "linear", "quadratic")
 
 
 def scalar_tolerance(sigmoid: str, shape: Shape) -> ScalarTolerance:
-    """:func:`tolerance` of one number with one `sigmoid`, whose function is `shape` (the plain or a compiled one)."""
+    """Return :func:`tolerance` for one number and one `sigmoid`, whose function is `shape`, plain or compiled."""
     reaches_zero = sigmoid in _REACH_ZERO
 
     def tolerance_of(x: float, lower: float, upper: float, margin: float, value_at_margin: float) -> float:
@@ -108,11 +108,11 @@ def tolerance(
         bounds: (lower, upper), both inclusive; either may be infinite, and they may be equal.
         margin: distance from the bounds, in the unit of `x`, at which the value has fallen to `value_at_margin`;
             0 gives 0 everywhere outside.
-        sigmoid: how it falls, a key of :data:`SIGMOIDS`.
+        sigmoid: the shape of the falloff, a key of :data:`SIGMOIDS`.
         value_at_margin: strictly between 0 and 1; `cosine`, `linear` and `quadratic` allow 0 too.
 
     Returns:
-        A float in [0, 1], or an array of such in the shape of `x`.
+        A float in [0, 1], or an array of them in the shape of `x`.
 
     Raises:
         ValueError: crossed bounds, a negative margin, or, when the margin is not 0, an unknown `sigmoid` or a
@@ -137,13 +137,13 @@ def inverse_tolerance(
     """0 where `x` lies within `bounds`, rising to 1 outside: one minus :func:`tolerance` with 0 at the margin.
 
     Raises:
-        ValueError: as :func:`tolerance`; so with a margin only `cosine`, `linear` and `quadratic` will do.
+        ValueError: as :func:`tolerance`; so with a margin, only `cosine`, `linear` and `quadratic` work.
     """
     return 1 - tolerance(x, bounds, margin, sigmoid, 0.0)
 
 
 def rect_prism_tolerance(curr: np.ndarray, zero: np.ndarray, one: np.ndarray) -> float:
-    """Inside the box between the corners `zero` and `one` the product of the three relative coordinates; outside, 1.
+    """Inside the box between the corners `zero` and `one`, the product of the three relative coordinates; outside, 1.
 
     Args:
         curr: the point, (3,).

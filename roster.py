@@ -1,6 +1,6 @@
-"""Which agents take part: the one place where an agent drops out, and where it returns fit to learn and act.
+"""Which agents take part: the only place where an agent drops out, and where it returns fit to learn and act.
 
-An agent plays while its networks are finite and its reward function gives rewards. One that plays has finite networks,
+An agent plays while its networks are finite and its reward function works. An agent that plays has finite networks,
 a complete reward column, and critics that were learned on that column or fit its scale.
 """
 
@@ -24,23 +24,23 @@ from tasks.episode import Score
 
 
 class Roster:
-    """The agents: with which reward function each plays, or why it does not play.
+    """The agents: which reward function each one plays with, or why it does not play.
 
     Args:
         args: the flags.
         population: the agents' networks.
         buffer: the agents' reward columns.
-        workers: evaluate reward functions.
-        log: tells the user, and keeps the functions' files.
-        human: the agent behind the slots that learns from the environment's own reward, if there is one.
+        workers: processes that evaluate reward functions.
+        log: informs the user, and keeps the functions' files.
+        human: the agent after the slots that learns from the environment's own reward, if there is one.
 
     Attributes:
         functions: the reward function in each slot.
         success_now: the best agent's success rate in the last evaluation, None before the first.
-        best_so_far: the highest success rate of each agent in any evaluation since it has its reward function.
+        best_so_far: the highest success rate of each agent in any evaluation since it got its reward function.
         nearest: how near to success each agent came in the best evaluation since the last search round (see
-            `Score.distance`): a policy that was lost again shows all the same where its reward leads.
-        diverged: agents whose networks are unusable, with the reason. Their reward functions go on giving rewards, so
+            `Score.distance`): even a policy that has been lost since shows where its reward leads.
+        diverged: agents whose networks are unusable, with the reason. Their reward functions are still evaluated, so
             that their columns stay complete.
         failed: agents whose reward function failed, with the reason. Their columns are incomplete, so only a new
             function brings them back.
@@ -86,9 +86,9 @@ class Roster:
     # --- reward functions -------------------------------------------------------------------------------------------
 
     def reward(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Write every agent's rewards of the buffer's rows [start, stop); take out those whose function fails there."""
+        """Write every agent's rewards for buffer rows [start, stop); take out agents whose function fails there."""
         joined: list[tuple[int, int]] = []
-        for start, stop in ranges:  # a worker is asked once for rows that follow each other, not once an episode
+        for start, stop in ranges:  # one request for adjacent rows, rather than one per episode
             first = joined.pop()[0] if joined and joined[-1][1] == start else start
             joined.append((first, stop))
         for start, stop in joined:
@@ -114,7 +114,7 @@ class Roster:
         return Experience(columns, [len(part) for part in rows], solved[chosen], distance[chosen])
 
     def renew(self, slots: Sequence[int], functions: Iterable[RewardFunction], best: int, round: int) -> list[int]:
-        """Give `slots` new functions, one after the other, as :meth:`replace` does; return those that got one."""
+        """Give `slots` new functions one by one, as :meth:`replace` does; return the slots that got one."""
         newcomers: list[int] = []
         for function in functions:
             if self.replace(slots[len(newcomers)], function, best, round):
@@ -124,8 +124,8 @@ class Roster:
     def replace(self, slot: int, function: RewardFunction, best: int, round: int) -> bool:
         """Give `slot` a new function on the scale of agent `best`, relabeling the whole buffer.
 
-        Return whether it could be done; a function that fails on a stored transition, or ranks solved episodes too low,
-        is rejected.
+        Return whether it succeeded; a function that fails on a stored transition, or ranks solved episodes too low, is
+        rejected.
         """
         size = self._buffer.size
         [rewards] = self._workers.evaluate_rows([function.source], 0, size)
@@ -150,7 +150,7 @@ class Roster:
         return True
 
     def install(self, slot: int, function: RewardFunction, round: int) -> None:
-        """Enter a function into the population, and its code and response into the run directory."""
+        """Add a function to the population, and write its code and response to the run directory."""
         if slot in self.functions:
             function.replaced = self.functions[slot].id
         function.slot = slot
@@ -162,7 +162,7 @@ class Roster:
         self._log.boards.reward_code(slot, function.source, round)
 
     def keep_scores(self, round: int, env_steps: int, scores: Mapping[int, Score], ranking: Sequence[int]) -> None:
-        """Keep how the agents, in the order of `ranking`, did in an evaluation, and the policies that did it.
+        """Keep the agents' scores in an evaluation, in the order of `ranking`, and the policies behind them.
 
         The functions' records and the policies' files, in the run directory, are those of a round's last evaluation.
         """
@@ -180,7 +180,7 @@ class Roster:
                 function.components = dict(self.report(agent, scores[agent]).components)
 
     def standings(self, scores: Mapping[int, Score], ranking: Sequence[int], elites: Collection[int]) -> list[Standing]:
-        """Return where all agents stand: those in `ranking` in its order, then those without a score."""
+        """Return the standing of every agent: those in `ranking` in its order, then those without a score."""
         without = [agent for agent in range(self._population.count) if agent not in ranking]
         return [
             Standing(
@@ -194,7 +194,7 @@ class Roster:
         ]
 
     def report(self, agent: int, score: Score) -> AgentReport:
-        """Return what the language model is told of an agent that was evaluated."""
+        """Return what the language model is told about an agent that was evaluated."""
         source = self.functions[agent].source if agent in self.functions else None
         order = self.order_share(self._buffer.columns["rewards"][: self._buffer.size, agent])
         return report_on(score, source, self._workers, order)
@@ -204,7 +204,7 @@ class Roster:
         return order_share(self._buffer.episode_means(rewards), self._buffer.episode_success())
 
     def reject(self, function: RewardFunction, failure: Failure) -> str:
-        """Reject a function that failed; return why, and which file has the transition on which it did."""
+        """Reject a function that failed; return why, and which file has the transition on which it failed."""
         function.reject(failure.kind, failure.reason)
         if failure.state is None:
             return f"({failure.reason})"
@@ -215,7 +215,7 @@ class Roster:
     # --- out --------------------------------------------------------------------------------------------------------
 
     def check_health(self, lost: Mapping[int, str]) -> None:
-        """Take out agents whose networks are not finite, and those in `lost`, whose learner ended in an update.
+        """Take out agents whose networks are not finite, and those in `lost`, whose learner died during an update.
 
         When no slot plays any more, those that diverged go back to their last good networks.
         """
@@ -234,21 +234,21 @@ class Roster:
     # --- back -------------------------------------------------------------------------------------------------------
 
     def remember(self) -> None:
-        """Keep the networks of every agent that plays, to go back to."""
+        """Keep the networks of every agent that plays, as a state to go back to."""
         for agent in self.playing:
             self._good[agent] = self._population.agent_state(agent)
 
     def succeed(self, best: int, newcomers: Sequence[int], elites: Sequence[int]) -> None:
-        """Begin a new generation; all that diverged are back in the game after it.
+        """Begin a new generation; afterwards all agents that diverged play again.
 
         Args:
             best: the agent from which others inherit.
             newcomers: slots with a new reward function, whose columns are complete and on the best one's scale.
             elites: agents that stay as they are.
 
-        With `--inherit` newcomers inherit everything that `best` has learned and are constrained to stay near it;
-        without, they keep their own networks. A human agent that is not elite inherits the actor alone: its reward has
-        not changed, so its critics are still right.
+        With `--inherit`, newcomers inherit everything that `best` has learned and are constrained to stay near it;
+        without it, they keep their own networks. A human agent that is not elite inherits only the actor: its reward
+        has not changed, so its critics are still valid.
         """
         diverged = list(self.diverged)
         for agent in diverged:  # critics learned on the agent's own column, which has not changed unless it inherits
@@ -266,7 +266,7 @@ class Roster:
         self.remember()
 
     def start_over(self, initial_seed: int) -> None:
-        """Give every agent new networks, so that all that diverged are back in the game."""
+        """Give every agent new networks, so that all that diverged play again."""
         self._population.start_over(initial_seed)
         self.diverged.clear()
         self.remember()
@@ -289,7 +289,7 @@ class Roster:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` returned."""
+        """Restore what :meth:`state_dict` returned."""
         self.diverged = {int(agent): reason for agent, reason in state["diverged"].items()}
         self.failed = {int(agent): reason for agent, reason in state["failed"].items()}
         self._good = list(state["good"])

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Everything that LaRes can do, as one command each; without an argument it says what. Runs on bash 3.2 and later.
+# Everything that LaRes can do, one command each; without an argument it lists them. Runs on bash 3.2 and later.
 
-set -u -f # -f: FLAGS and SEEDS are split into words, and no word is a file pattern
+set -u -f # -f: FLAGS and SEEDS are split into words, and no word is expanded as a file pattern
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" || exit 1
 python=.venv/bin/python
 
@@ -59,12 +59,12 @@ have() {
 
 # ------------------------------------------------------------------------------------------------ set-up
 
-version_of() { # python; prints its version, and fails where it does not run or is not supported
+version_of() { # python; prints its version, and fails if it does not run or is not supported
     "$1" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3]); sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
         2>/dev/null </dev/null
 }
 
-find_python() { # prints the first one that is supported
+find_python() { # prints the first supported one
     local candidate
     for candidate in python3 python3.12 python3.11 python3.13 python3.10 python; do
         version_of "$candidate" >/dev/null && echo "$candidate" && return
@@ -90,7 +90,7 @@ make_venv() { # python, or nothing
 install() { # requirements file
     local quiet=''
     [ -t 1 ] || quiet=--quiet
-    # uv is faster, but does not read pip's configuration (mirrors, local wheels); so pip may succeed where uv fails.
+    # uv is faster, but does not read pip's configuration (mirrors, local wheels), so pip may succeed where uv fails.
     if have uv; then
         uv pip install $quiet --python "$python" -r "$1" && return
         echo "uv failed, trying pip"
@@ -100,7 +100,7 @@ install() { # requirements file
 }
 
 setup() {
-    # The stamp is removed first and written last: a .venv without it is what an interrupted set-up left, and is made anew.
+    # The stamp is removed first and written last: a .venv without it was left by an interrupted set-up, and is made anew.
     local stamp=.venv/lares-stamp requirements installed chosen=''
     requirements=$(cksum <requirements.txt) || die 1 "cannot read requirements.txt"
     if [ -n "${PYTHON:-}" ]; then
@@ -127,7 +127,7 @@ forward() { # signal, exit status; the run ends by itself
     echo "run.sh: told the run to finish its episodes, keep its log and its best policy, and end; waiting for it" >&2
 }
 
-pass_on() { # signal, which the run gets once
+pass_on() { # signal, sent to the run once
     local pid
     for pid in $(jobs -rp); do kill "-$1" "$pid" 2>/dev/null; done
 }
@@ -147,10 +147,10 @@ case $command in
         trap 'forward INT 130' INT
         trap 'forward TERM 143' TERM
         trap 'forward HUP 129' HUP
-        trap 'pass_on USR1' USR1 # a wish for a checkpoint, as Slurm sends it
-        trap '' PIPE             # whoever reads this output may leave; the run goes on
-        # -m gives the run a process group of its own, so that Ctrl-C reaches it once, from forward(). The test stands
-        # behind the fork, so that no signal falls between the two.
+        trap 'pass_on USR1' USR1 # a request for a checkpoint, as Slurm sends it
+        trap '' PIPE             # the reader of this output may go away; the run goes on
+        # -m gives the run a process group of its own, so that Ctrl-C reaches it once, from forward(). The test comes
+        # after the fork, so that no signal is lost between the two.
         set -m
         [ -z "$interrupted" ] && exec "$python" lares_from_scratch.py "${quickstart_flags[@]}" "$@" </dev/null &
         set +m

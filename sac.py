@@ -26,7 +26,7 @@ class Batch(NamedTuple):
 
     obs: Tensor  # (K, B, O)
     action: Tensor  # (K, B, A)
-    reward: Tensor  # (K, B), each agent's own, summed over n decisions with their discount
+    reward: Tensor  # (K, B), each agent's own, discounted and summed over n decisions
     next_obs: Tensor  # (K, B, O), after the last of them
     discount: Tensor  # (K, B), of the value of next_obs: 0 where there is nothing to bootstrap from
 
@@ -138,11 +138,11 @@ class Agents:
 
     @property
     def policy_is_due(self) -> bool:
-        """Whether the next update has a step of the actors: each `policy_delay`-th has."""
+        """Whether the next update includes an actor step: every `policy_delay`-th one does."""
         return (self.updates + 1) % self.config.policy_delay == 0
 
     def update(self, batch: Batch, noise: Tensor) -> None:
-        """One gradient step of every critic and, if it is due, of every actor and temperature.
+        """Take one gradient step of every critic and, if it is due, of every actor and temperature.
 
         `noise` is standard normal (K, 2, B, A): for the next actions, and for the actor's. Never waits for the device.
         """
@@ -170,7 +170,7 @@ class Agents:
             actor_sums += self._update_actors(batch.obs, sample, actor_activations, alpha)
 
     def _update_actors(self, obs: Tensor, sample: Sample, activations: list[Activations], alpha: Tensor) -> Tensor:
-        """One gradient step of every actor and temperature; return their losses, see `LOSSES`.
+        """Take one gradient step of every actor and temperature; return their losses, see `LOSSES`.
 
         The last B rows of `sample` are actions for `obs` (K, B, O), of which `activations` are the actors'.
         """

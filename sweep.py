@@ -1,15 +1,15 @@
-"""Run many runs as one: start what is to be done, go on with what was stopped, and sum up what came of it.
+"""Run many runs as one: start what is due, resume what was stopped, and sum up the results.
 
-python sweep.py paper --dry_run                   what the 85 published runs are and cost, and nothing else
+python sweep.py paper --dry_run                   only print what the 85 published runs are and cost
 python sweep.py quick --jobs 2                    two runs at once, on this machine
 python sweep.py paper --only from_scratch --model builtin --seed 1 2 3
 python sweep.py --env-name door-close-v2 hammer-v2 --seed 1 2 --model builtin
-python sweep.py status logs/quick                 how far they are, from any terminal
+python sweep.py status logs/quick                 their progress, from any terminal
 RAY_ADDRESS=... python sweep.py paper --cpus 2    on a cluster, see docs/clusters.md
 
-SWEEP is a YAML file, whose form the docstring of sweeps/plan.py explains, or the name of one in sweeps/: paper, quick,
-learning or ablations. Every flag of the entry scripts may stand behind it; one with several values makes a run of each,
-and takes the place of the same flag in the file. The same command again goes on where the sweep was stopped.
+SWEEP is a YAML file, whose format the docstring of sweeps/plan.py explains, or the name of one in sweeps/: paper,
+quick, learning or ablations. Every flag of the entry scripts may follow it; one with several values makes a run of
+each, and overrides the same flag in the file. The same command again resumes the sweep where it was stopped.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if __name__ == "__main__":  # what is ours comes first, whatever PYTHONPATH and PYTHONSAFEPATH say
+if __name__ == "__main__":  # our modules come first, whatever PYTHONPATH and PYTHONSAFEPATH say
     sys.path.insert(0, str(Path(__file__).resolve().parent))
     from workers.packages import require_packages
 
@@ -45,7 +45,7 @@ def parse_args(words: list[str]) -> tuple[argparse.Namespace, dict[str, list[str
     """Return the flags of the sweep, and those of its runs, each with all its values."""
     flags = parser(__doc__)
     flags.usage = "%(prog)s [SWEEP] [--flag value ...]\n       %(prog)s status DIR"
-    flags.add_argument("--only", action="append", default=[], metavar="NAME", help="this one of the sweeps in the file")
+    flags.add_argument("--only", action="append", default=[], metavar="NAME", help="only this sweep of the file")
     flags.add_argument("--setting", choices=("from_scratch", "with_init"), help="instead of the file's")
     flags.add_argument(
         "--jobs", type=whole(1), default=os.environ.get("JOBS", "1"), metavar="N",
@@ -53,25 +53,34 @@ def parse_args(words: list[str]) -> tuple[argparse.Namespace, dict[str, list[str
     )  # fmt: skip
     flags.add_argument(
         "--cpus", type=whole(1), metavar="N",
-        help="cores of a run (default: the machine's, divided among the jobs; 1 on a cluster)",
+        help="cores per run (default: the machine's, divided among the jobs; 1 on a cluster)",
     )  # fmt: skip
     flags.add_argument(
-        "--gpus", type=real(0), default=0.0, metavar="X", help="GPUs of a run on a cluster, such as 0.25 (default: 0)"
+        "--gpus", type=real(0), default=0.0, metavar="X", help="GPUs per run on a cluster, such as 0.25 (default: 0)"
     )
-    flags.add_argument("--tries", type=whole(1), default=3, metavar="N", help="starts of a run at most (default: 3)")
+    flags.add_argument(
+        "--tries", type=whole(1), default=3, metavar="N", help="how often a run may be started (default: 3)"
+    )
     bounds = (
-        ("requests_per_minute", "requests to the language model in any minute"),
-        ("tokens_per_minute", "tokens, sent and received, in any minute"),
+        ("requests_per_minute", "requests to the language model per minute"),
+        ("tokens_per_minute", "tokens, sent and received, per minute"),
         ("all_llm_calls", "requests in the whole sweep"),
         ("all_llm_tokens", "tokens in the whole sweep"),
     )
     for flag, what in bounds:
-        help_text = f"most {what}, of all runs together (default: no bound)"
+        help_text = f"maximum number of {what}, over all runs (default: no limit)"
         flags.add_argument(f"--{flag}", type=whole(1), default=0, metavar="N", help=help_text)
     flags.add_argument(
-        "--log-dir", "--log_dir", type=Path, default=Path("logs"), metavar="PATH", help="(default: logs)"
+        "--log-dir",
+        "--log_dir",
+        type=Path,
+        default=Path("logs"),
+        metavar="PATH",
+        help="where the sweep's directory goes (default: logs)",
     )
-    flags.add_argument("--exp_name", "--exp-name", metavar="NAME", help="of the sweep's directory (default: SWEEP)")
+    flags.add_argument(
+        "--exp_name", "--exp-name", metavar="NAME", help="name of the sweep's directory (default: SWEEP)"
+    )
     flags.add_argument("--dry_run", "--dry-run", action="store_true", help="print the plan, then end")
     named = words[:1] if words and not words[0].startswith("-") else []
     args, rest = flags.parse_known_args(words[len(named) :])
@@ -81,7 +90,7 @@ def parse_args(words: list[str]) -> tuple[argparse.Namespace, dict[str, list[str
     for word in rest:
         flag, equals, value = word.partition("=")
         if word.startswith("-") and not _is_number(word):
-            given.pop(flag, None)  # of two the last one counts, and where it stands
+            given.pop(flag, None)  # of two, the last one counts, at its own place
             values = given[flag] = [value] if equals else []
         elif values is None:
             flags.error(f"{word!r} follows no flag; put each value after its flag, as in --seed 1 or --seed=1")
@@ -104,7 +113,7 @@ def run(args: argparse.Namespace, given: dict[str, list[str]], interruption: Int
     with contextlib.ExitStack() as stack:
         cpus, place = args.cpus or max(cores() // args.jobs, 1), None
         if os.environ.get("RAY_ADDRESS") and open_runs:
-            from sweeps.cluster import Cluster  # and what it needs, only where there is one
+            from sweeps.cluster import Cluster  # and its dependencies, only where there is a cluster
 
             cpus = args.cpus or 1
             place = stack.enter_context(Cluster(cpus, args.gpus))
@@ -119,11 +128,11 @@ def carry_out(
     place: "Machine | Cluster",
     interruption: Interruption,
 ) -> int:
-    """Say what the open runs will cost, see them through at some place, and sum up; return the exit status."""
+    """Print what the open runs will cost, carry them out at `place`, and sum up; return the exit status."""
     needed: dict[str, float] = {}
     at_once, expected = 1, None
     if open_runs:
-        from sweeps import estimate  # slow, since it brings all that learns
+        from sweeps import estimate  # slow to import, since it loads the learning code
 
         costs = estimate.estimate(open_runs, cpus)
         needed = {name: cost.memory for name, cost in costs.items()}
@@ -137,7 +146,7 @@ def carry_out(
     sweep.directory.mkdir(parents=True, exist_ok=True)
     with lock(sweep.directory):
         sweep.with_earlier().save()
-        open_runs = [one for one in open_runs if not is_done(sweep.directory_of(one))]  # until now others had it
+        open_runs = [one for one in open_runs if not is_done(sweep.directory_of(one))]  # some may have ended by now
         for one in open_runs:
             record_path(sweep.directory_of(one)).unlink(missing_ok=True)
         bounds = Bounds(args.requests_per_minute, args.tokens_per_minute, args.all_llm_calls, args.all_llm_tokens)
@@ -153,9 +162,9 @@ def carry_out(
 
 
 def status(words: list[str]) -> None:
-    """Show how far the sweep in a directory is."""
+    """Show the progress of the sweep in a directory."""
     flags = argparse.ArgumentParser(prog="sweep.py status", description="Show how far a sweep is.")
-    flags.add_argument("directory", type=Path, metavar="DIR", help="of the sweep, such as logs/quick")
+    flags.add_argument("directory", type=Path, metavar="DIR", help="the sweep's directory, such as logs/quick")
     print_table(read_progress(load(flags.parse_args(words).directory)))
 
 

@@ -1,28 +1,28 @@
-"""The tasks: what each asks for, and the named quantities of it that a reward function may read.
+"""The tasks: what each asks for, and its named quantities that a reward function may read.
 
 A task is one entry of a plain dict. To add one, add an entry to `TASKS` below, or write a file with a `TASKS` of your
 own and name it with ``--task_file``. An entry has these fields:
 
-description         what has to be done, in plain words
+description         what has to be done, in plain language
 success             what counts as done, in words, with the axis and the threshold
 success_expression  the same as Python over the variables, true when the task is done; it alone decides, whatever the
-                    environment reports. A task without success has neither of the two, and needs --fitness return
+                    environment reports. A task without a success criterion has neither, and needs --fitness return
 variables           the variables that the task has besides its environment's usual ones (see below)
 make                how to make the environment: the name of a MetaWorld task, the id of a Gymnasium environment, or a
-                    function of `render_mode` that returns one; left out, the entry's own name says it
+                    function of `render_mode` that returns one; if left out, the entry's own name is used
 human_reward        the source of a human-designed `compute_reward`, if there is one; left out for MetaWorld, where it
                     is taken from the installed package
-scene               what a prompt says of the robot and its surroundings, in place of the words for MetaWorld's arm
+scene               what a prompt says about the robot and its surroundings, in place of the text for MetaWorld's arm
 
 A variable is a dict, too: `read` (a Python expression over `env`, the unwrapped environment, and `obs`, the
-observation after the step, both in float64), `unit` ("m"), `meaning` (in words), `role` (see `task.ROLES`; "other"),
-`aliases` (other names for it) and `at` ("step", or "reset" for a value that is read once, when the episode begins).
-A string in its place is a new meaning for a variable that the task has anyway.
+observation after the step, both in float64), `unit` ("m"), `meaning` (in words), `role` (see `tasks.task.ROLES`;
+"other"), `aliases` (other names for it) and `at` ("step", or "reset" for a value that is read once, when the episode
+begins). A string instead of a dict gives a new meaning to a variable that the task has anyway.
 
-An environment has to follow Gymnasium's rules, which is checked by one reset and one step: it takes a Box of actions
-with finite bounds, to which actions in [-1, 1] are rescaled, and shows numbers. Dict and Tuple observations are
-flattened, in the order of `gymnasium.spaces.flatten`; `obs` is the flat vector. A file of tasks may import the modules
-beside it.
+An environment must follow the Gymnasium API, which is checked by one reset and one step: its action space is a Box
+with finite bounds, to which actions in [-1, 1] are rescaled, and its observations are numbers. Dict and Tuple
+observations are flattened, in the order of `gymnasium.spaces.flatten`; `obs` is the flat vector. A task file may
+import the modules next to it.
 
 ``python task_specs.py`` lists the tasks, ``python task_specs.py TASK`` shows the variables of one with a live value.
 """
@@ -30,7 +30,7 @@ beside it.
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":  # what is ours comes first, whatever PYTHONPATH and PYTHONSAFEPATH say
+if __name__ == "__main__":  # our modules come first, whatever PYTHONPATH and PYTHONSAFEPATH say
     sys.path.insert(0, str(Path(__file__).resolve().parent))
     from workers.packages import require_packages
 
@@ -52,7 +52,7 @@ from tasks.task_file import load_task_file
 
 __all__ = ["METAWORLD_VARIABLES", "ROLES", "TASKS", "HumanReward", "Input", "Task", "Variable", "get_task"]
 
-# The variables that every MetaWorld task has, under one name in all of them.
+# The variables that every MetaWorld task has, under the same names in all of them.
 METAWORLD_VARIABLES: dict[str, dict[str, Any]] = {
     "tcp_center": {
         "read": "env.tcp_center",
@@ -626,7 +626,7 @@ TASKS: dict[str, dict[str, Any]] = {
 
 @functools.cache
 def get_task(name: str, task_file: str | None = None) -> Task:
-    """Return the task of that name: as its entry spells it, or with MetaWorld's version suffix (``-v2``, ``-v3``).
+    """Return the task with that name: as its entry spells it, or with MetaWorld's version suffix (``-v2``, ``-v3``).
 
     Args:
         name: name of an entry of `TASKS`, or of the `TASKS` in `task_file`, which come first.
@@ -643,12 +643,12 @@ def get_task(name: str, task_file: str | None = None) -> Task:
 
 
 def all_tasks(task_file: str | None = None) -> Mapping[str, Any]:
-    """Return every entry by its name, those of `task_file` in place of ours of the same name."""
+    """Return all entries by name; those of `task_file` replace ours of the same name."""
     return TASKS if task_file is None else {**TASKS, **load_task_file(os.path.abspath(task_file))}
 
 
 def _advice(name: str, entries: Mapping[str, Any]) -> str:
-    """Return what to do about a name that no task has, as the end of an error message."""
+    """Return advice on a name that no task has, as the end of an error message."""
     import gymnasium
 
     made = [known for known, spec in gymnasium.registry.items() if name in (known, spec.name)]
@@ -683,7 +683,7 @@ def _print_tasks(name: str | None, task_file: str | None) -> int:
         try:
             task = get_task(each, task_file)
             print(_line(task) if name is None else describe(task), flush=True)
-        except UsageError as error:  # the others are shown all the same
+        except UsageError as error:  # the others are still shown
             mistakes.append(error)
     for mistake in mistakes:
         print(mistake, file=sys.stderr)
@@ -696,7 +696,7 @@ def _line(task: Task) -> str:
 
 
 def describe(task: Task) -> str:
-    """Return what a reward function of the task can read, with the values after one step of the episode of seed 0."""
+    """Return what a reward function of the task can read, with the values after one step of the episode with seed 0."""
     from tasks.environment import TaskEnvironment
 
     environment = TaskEnvironment(task)

@@ -17,7 +17,7 @@ class ThompsonSampler:
     Args:
         arms: number of arms.
         window: how many outcomes an arm remembers.
-        seed: of the draws.
+        seed: seed of the draws.
     """
 
     def __init__(self, arms: int, window: int, seed: int) -> None:
@@ -26,7 +26,7 @@ class ThompsonSampler:
         self.episodes = [0] * arms  # of each arm since the run began
 
     def choose(self, selection: str, arms: Sequence[int], count: int) -> list[int]:
-        """Return distinct ones of `arms`: the winners of `count` draws ("thompson"), `count` at random, or all."""
+        """Return distinct members of `arms`: the winners of `count` draws ("thompson"), `count` at random, or all."""
         if selection == "all" or not arms:
             return list(arms)
         if selection == "uniform":
@@ -51,7 +51,7 @@ class ThompsonSampler:
             outcomes.clear()
 
     def rates(self) -> list[float]:
-        """Mean of each arm's posterior."""
+        """Return the mean of each arm's posterior."""
         return [(1 + sum(outcomes)) / (2 + len(outcomes)) for outcomes in self.outcomes]
 
     def figures(self) -> list[dict[str, float]]:
@@ -73,7 +73,7 @@ class ThompsonSampler:
         return {"outcomes": outcomes, "episodes": list(self.episodes), "generator": state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what :meth:`state_dict` returned."""
+        """Restore what :meth:`state_dict` returned."""
         for outcomes, saved in zip(self.outcomes, state["outcomes"], strict=True):
             outcomes.clear()
             outcomes.extend(saved)

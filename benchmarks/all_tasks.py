@@ -1,10 +1,10 @@
-"""Does every task train in both settings? A few hundred env steps of each with a tiny network, and a table.
+"""Does every task train in both settings? Runs each for a few hundred env steps with a tiny network; prints a table.
 
     python benchmarks/all_tasks.py                 all tasks, both settings, two at a time
-    python benchmarks/all_tasks.py hammer soccer   these alone
+    python benchmarks/all_tasks.py hammer soccer   only these
 
-It says nothing about how well a task is learned, only that the whole loop works on it: a search round, relabeling,
-evaluation and the final episodes included.
+It says nothing about how well a task is learned, only that the whole loop works on it, including a search round,
+relabeling, evaluation and the final episodes.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Whether choosing among candidates, and fitting their numbers, pays: the whole method with and without, from scratch.
+"""Does choosing among candidates, and fitting their numbers, pay? The whole method with and without, from scratch.
 
     python benchmarks/choice.py run            every run that results/choice.json lacks, one after the other
-    python benchmarks/choice.py table          what they came to, for docs/choice.md
+    python benchmarks/choice.py table          their results, for docs/choice.md
 
-All runs have the same env steps and `--model builtin`. From the first search round on they draw other numbers, and two
-seeds show large effects alone.
+All runs have the same env steps and `--model builtin`. From the first search round on, they draw different random
+numbers, so two seeds can reveal only large effects.
 """
 
 import argparse
@@ -37,7 +37,7 @@ Row = dict[str, Any]
 
 
 def run(task: str, seed: int, variant: str) -> Row:
-    """One run, and what came of it."""
+    """Make one run, and return its results."""
     with tempfile.TemporaryDirectory() as logs:
         flags = f"{FLAGS} {VARIANTS[variant]} --env-name {task} --seed {seed} --log-dir {logs}"
         subprocess.run([sys.executable, "lares_from_scratch.py", *flags.split()], cwd=ROOT, check=True)
@@ -61,12 +61,12 @@ def run(task: str, seed: int, variant: str) -> Row:
 
 
 def known() -> list[Row]:
-    """The runs that were made."""
+    """The runs made so far."""
     return json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else []
 
 
 def run_all() -> None:
-    """Make the runs that are lacking."""
+    """Make the missing runs."""
     for seed in SEEDS:
         for task in TASKS:
             for variant in VARIANTS:

@@ -2,9 +2,9 @@
 
     python benchmarks/human_rewards.py [TASK ...]
 
-For each task three random and three expert episodes of 150 steps. `float64` is the largest relative deviation of the
-derived reward from the environment's; `compiled` that of its compiled form from the interpreted one. `float32` is the
-largest deviation when all inputs have gone through a float32 buffer, relative to the reward or to 1, whichever is
+Each task is run for three random and three expert episodes of 150 steps. `float64` is the largest relative deviation of
+the derived reward from the environment's; `compiled` that of its compiled form from the interpreted one. `float32` is
+the largest deviation when all inputs have passed through a float32 buffer, relative to the reward or to 1, whichever is
 larger; a step at which it is above 1e-4 sits on a threshold, and is counted instead. `success` counts the steps at
 which the derived criterion or the entry's `success_expression` differs from the environment's.
 """
@@ -105,7 +105,7 @@ def transitions(task: Task) -> Iterator[tuple[dict[str, Any], float, bool, bool]
 
 
 def function(source: str, name: str) -> Any:
-    """The function `name` of `source`, of a mapping with at least its arguments."""
+    """The function `name` of `source`, as a function of a mapping that has at least its arguments."""
     namespace = {"np": np, "math": math, **{name: getattr(reward_utils, name) for name in reward_utils.__all__}}
     exec(source, namespace)
     names = parameters(source, name)

@@ -1,9 +1,9 @@
-"""Learning curves: one agent of ours on the human reward, a textbook's learner, and the whole method in both settings.
+"""Learning curves: one agent of ours on the human reward, textbook SAC, and the whole method in both settings.
 
     python benchmarks/learning.py run agent drawer-open --seed 1      one curve, into a JSON file of its own
     python benchmarks/learning.py run agent_narrow drawer-open        the same, as small as the sweep's agents
     python benchmarks/learning.py run agent_wide drawer-open          larger, and with more updates
-    python benchmarks/learning.py run textbook drawer-open            the same with a textbook's SAC, as ours was once
+    python benchmarks/learning.py run textbook drawer-open            the same as textbook SAC, as ours was once
     python benchmarks/learning.py run sb3 drawer-open                 Stable-Baselines3 (benchmarks/requirements.txt)
     python sweep.py learning --only tuning                            the whole method in both settings
     python benchmarks/learning.py gather logs/learning_tuning         its curves, into files like the others
@@ -51,14 +51,14 @@ LABELS = {
     "agent": "one agent, human reward",
     "agent_narrow": "one agent, human reward, 128 units a layer",
     "agent_wide": "one agent, human reward, 512 units a layer, two updates a decision",
-    "textbook": "one agent, human reward, textbook's SAC",
+    "textbook": "one agent, human reward, textbook SAC",
     "sb3": "Stable-Baselines3's SAC, human reward",
     "from_scratch": "LaRes from scratch, builtin",
     "with_init": "LaRes with init, builtin",
     "from_scratch_wide": "LaRes from scratch, builtin, 256 units a layer",
     "with_init_wide": "LaRes with init, builtin, 256 units a layer",
     # Of an earlier version; none are made any more.
-    "from_scratch_textbook": "LaRes from scratch, builtin, textbook's SAC",
+    "from_scratch_textbook": "LaRes from scratch, builtin, textbook SAC",
 }
 
 Row = dict[str, Any]
@@ -163,7 +163,7 @@ def sb3(method: str, task_name: str, seed: int, env_steps: int) -> Iterator[Row]
             obs, _ = environment.reset()
             infos = []
             for _ in range(DECISIONS):
-                obs, _, _, _, info = environment.step(model.predict(obs)[0])
+                obs, _, _, _, info = environment.step(model.predict(obs, deterministic=True)[0])
                 infos.append(info)
             successes.append(np.array([info["success"] for info in infos]))
             returns.append(sum(info["env_reward"] for info in infos))

@@ -1,11 +1,11 @@
-"""How fast it is, as ratios: each figure is taken in turns with its yardstick, in one run on one machine.
+"""How fast LaRes is, in ratios: each figure is measured alternately with its yardstick, in one run on one machine.
 
     python benchmarks/speed.py                       the table: what, yardstick, ratio, target, met or not
-    python benchmarks/speed.py --only floor drawing  these rows alone
+    python benchmarks/speed.py --only floor drawing  only these rows
     python benchmarks/speed.py scaling               the cost of an update against population, network and buffer size
 
-`bash run.sh bench` installs what is needed and does the first. A machine that has other work to do makes both sides of
-a ratio slower; absolute times say little on one. Everything goes into one JSON file as well, with all the samples.
+`bash run.sh bench` installs what is needed and does the first. Other work on the machine slows down both sides of a
+ratio; absolute times say little then. Everything goes into one JSON file as well, with all the samples.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-# Settles how the threads of a run wait, which is read when torch is loaded, and so comes before it.
+# Sets how the threads of a run wait, which torch reads when it is loaded, so this comes first.
 import runs.exit_status  # noqa: F401
 
 # isort: split
@@ -36,7 +36,7 @@ from runs.log import processor
 from workers.machine import cores
 
 OUT = ROOT / "logs" / "speed" / "speed.json"
-SECONDS = 15.0  # that a row's samples take together, unless these are too few
+SECONDS = 15.0  # that a row's samples take together, unless they are too few
 FEWEST, MOST = 3, 40  # pairs of samples
 SCALING_SECONDS = 150.0
 TOO_LONG = 900.0  # for one process
@@ -46,8 +46,8 @@ TOO_LONG = 900.0  # for one process
 class Row:
     """One line of the table; `speed_rows` has the function of its name.
 
-    `most` is the target for a cost, figure / yardstick; `least` the one for a gain, yardstick / figure. A figure
-    without a yardstick is held against the target itself.
+    `most` is the target for a cost, figure / yardstick; `least` is that for a gain, yardstick / figure. A figure
+    without a yardstick is compared with the target directly.
     """
 
     name: str
@@ -103,7 +103,7 @@ TABLE = [
     Row("start_up", "start of a run to its first env step", most=6),
     Row("gpu_capture", "population update on a GPU", "without graph capture", least=3, gpu=True),
     Row("gpu_updates", "updates a second on a GPU", least=2_500, unit="/s", gpu=True),
-    # 1,500 a second are 1,000,000 in 11 minutes.
+    # 1,500 per second are 1,000,000 in 11 minutes.
     Row("gpu_loop", "env steps a second on a GPU, whole loop", least=1_500, unit="/s", gpu=True),
     Row("gpu_population", "population update on a GPU, K = 20", "K = 5", most=1.6, gpu=True),
 ]
@@ -141,7 +141,7 @@ def measure_scaling() -> Result:
 
 
 def in_turns(samples: Sequence[Callable[[], float]], seconds: float) -> list[tuple[float, ...]]:
-    """Take one sample of each, again and again, so that whatever disturbs one disturbs all; the first is no sample."""
+    """Take one sample of each, again and again, so that a disturbance hits all; the first round is a warm-up."""
     end = time.monotonic() + seconds
     rounds: list[tuple[float, ...]] = []
     while len(rounds) <= FEWEST or (len(rounds) <= MOST and time.monotonic() < end):
@@ -155,7 +155,7 @@ def spread(samples: Sequence[float]) -> Result:
 
 
 def in_a_process_of_its_own(name: str) -> Result:
-    """What `speed.py --worker NAME` measures: no row inherits threads, memory or caches of another."""
+    """What `speed.py --worker NAME` measures: no row inherits another's threads, memory or caches."""
     elsewhere = busy_elsewhere()
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "result.json"
@@ -172,7 +172,7 @@ def in_a_process_of_its_own(name: str) -> Result:
 
 
 def busy_elsewhere() -> float | None:
-    """Cores that other processes are using, seen while this one sleeps; None where the system does not tell."""
+    """How many cores other processes use, measured while this one sleeps; None if the system does not tell."""
     try:
         total, idle = _jiffies()
         time.sleep(0.5)
@@ -183,7 +183,7 @@ def busy_elsewhere() -> float | None:
 
 
 def _jiffies() -> tuple[int, int]:
-    """Time of all cores since the machine started: all of it, and how much of it they were idle."""
+    """Time of all cores since the machine started: the total, and how much of it they were idle."""
     times = [int(word) for word in Path("/proc/stat").read_text(encoding="ascii").split("\n")[0].split()[1:9]]
     return sum(times), times[3] + times[4]
 
@@ -203,7 +203,7 @@ def line(row: Row, result: Result) -> str:
 
 
 def quantity(value: float, unit: str) -> str:
-    """A number a person can read: seconds as ms, us or ns where they are small."""
+    """A readable number: seconds as ms, us or ns where they are small."""
     if unit == "s":
         for factor, name in ((1, "s"), (1e3, "ms"), (1e6, "us"), (1e9, "ns")):
             if value * factor >= 1:
@@ -212,7 +212,7 @@ def quantity(value: float, unit: str) -> str:
 
 
 def host() -> Result:
-    """What the figures depend on beside the code."""
+    """What the figures depend on besides the code."""
     gpu = torch.cuda.is_available()
     return {
         "cpu": processor(),
@@ -234,7 +234,7 @@ def _driver() -> str:
 
 
 def keep(out: Path, **parts: Result) -> None:
-    """Put the parts into the file. What it holds of other rows stays there if it is of the same host."""
+    """Put the parts into the file. Other rows in it are kept if they are from the same host."""
     document: Result = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
     if document.get("host") != host():
         document = {"host": host(), "rows": {}}
@@ -262,7 +262,7 @@ def table(names: Sequence[str], out: Path) -> int:
 
 
 def scaling(out: Path) -> int:
-    """Measure how the cost of an update grows, and draw it beside the file; returns whether that failed."""
+    """Measure how the cost of an update grows, and draw it next to the file; returns whether that failed."""
     result = in_a_process_of_its_own("scaling")
     if "error" in result:
         print(result["error"], file=sys.stderr)
@@ -274,7 +274,7 @@ def scaling(out: Path) -> int:
 
 
 def draw(result: Result, picture: Path) -> None:
-    """A panel an axis: milliseconds an update of all agents, median and quartiles."""
+    """Draw a panel per axis: milliseconds per update of all agents, median and quartiles."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,6 +1,6 @@
 """What is measured for each row of the speed table: two functions that take one sample each, figure and yardstick.
 
-Every row is prepared in a process of its own, by the function of its name, and ends with that process.
+Every row is prepared in its own process, by the function of its name, and ends with that process.
 """
 
 import contextlib
@@ -48,13 +48,13 @@ ROOT = Path(__file__).parents[1]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 TASK = "window-close"
 AGENTS, BATCH = 5, 128
-# The textbook's learner, which the yardsticks are; and ours as it is by default.
+# Textbook SAC, as in the yardsticks; and our defaults.
 PLAIN = Arguments("from_scratch", layer_norm=0, n_step=1, policy_delay=1, normalize_rewards=0, target_entropy=-1.0)
 CONFIG, DEFAULT = (args.sac_config(obs_size=39, action_size=4) for args in (PLAIN, Arguments("from_scratch")))
 MILLION = 1_000_000
-UPDATES = {"cpu": 128, "cuda": 512}  # of one sample: one or two seconds
+UPDATES = {"cpu": 128, "cuda": 512}  # per sample, which takes one or two seconds
 
-# --- the population: everything that depends on how it is spoken to --------------------------------------------------
+# --- the population: everything that depends on its interface --------------------------------------------------------
 
 
 def new_population(buffer: ReplayBuffer, config: SacConfig, learners: int) -> Population:
@@ -78,25 +78,25 @@ def filled_buffer(device: torch.device, count: int, rows: int) -> ReplayBuffer:
 
 
 def learn(population: Population, updates: int) -> None:
-    """Updates of all agents, drawing included, as training does them."""
+    """Update all agents, drawing included, as training does."""
     population.learn(BATCH, updates)
 
 
 def learn_uncaptured(population: Population, updates: int) -> None:
-    """The same, each kernel called for itself."""
+    """The same, with each kernel launched separately."""
     population._make = lambda step, agents, key: step()  # type: ignore[method-assign]
     population.learn(BATCH, updates)
 
 
 def draw(population: Population, updates: int) -> None:
-    """Batches and noise of all agents for so many updates."""
+    """Draw batches and noise for so many updates of all agents."""
     for update, agent in itertools.product(range(updates), range(population.count)):
         rows, _ = draw_rows_and_noise(0, agent, update, population.buffer.size, BATCH, population.config.action_size)
         population.buffer.transitions.batch(rows, 0.99, 1, agent)
 
 
 def begun_run(logs: str, device: torch.device) -> LaRes:
-    """A run with default flags, up to the moment at which learning begins, but for a shorter exploration."""
+    """A run with default flags except for a shorter exploration, up to the moment at which learning begins."""
     flags = ["--model=builtin", f"--env-name={TASK}", f"--device={device}", f"--log-dir={logs}"]
     flags += ["--init-exploration-steps=600", f"--num_learners={cores()}", f"--num_workers={cores()}"]
     run = LaRes(parse_args(flags, "from_scratch"), Interruption(), prompts="from_scratch", human_agent=False)
@@ -106,7 +106,7 @@ def begun_run(logs: str, device: torch.device) -> LaRes:
 
 
 def learn_in(lares: LaRes, updates: int) -> None:
-    """The part of an iteration that comes after collecting, for so many new transitions."""
+    """Do the part of an iteration that comes after collecting, for so many updates."""
     lares.updates_due = updates
     lares.learn()
 
@@ -139,7 +139,7 @@ class Learning:
         self._population = new_population(buffer, self.config, self.learners)
 
     def update(self, how: Callable[[Population, int], None] = learn) -> float:
-        """Seconds an update of all agents."""
+        """Seconds per update of all agents."""
         return timed(how, self._population, self._updates, times=self._updates)
 
 
@@ -156,7 +156,7 @@ class Neighbour:
         self._connection.send(times)
 
     def seconds(self) -> float:
-        """Wait until it is done; how long it took for one time."""
+        """Wait until it is done; return the seconds for one time."""
         return float(self._connection.recv())
 
     @staticmethod
@@ -169,7 +169,7 @@ class Neighbour:
 
 
 def together(neighbours: list[Neighbour], times: int) -> float:
-    """Let all of them do it at once; what the slowest takes for one time."""
+    """Let all of them do it at once; return the seconds that the slowest takes for one time."""
     for neighbour in neighbours:
         neighbour.start(times)
     return max(neighbour.seconds() for neighbour in neighbours)
@@ -231,7 +231,7 @@ def _spin(switch: Any) -> None:
 
 
 def two_runs() -> Sides:
-    # Not two whole short runs: most of such a run is its start, which is no work for two cores, and flatters.
+    # Not two whole short runs: most of a short run is its start, which does not use two cores and would flatter us.
     runs = [Neighbour(_updates) for _ in range(2)]
     updates = UPDATES["cpu"]
     return lambda: together(runs, updates), lambda: 2 * together(runs[:1], updates)
@@ -243,7 +243,7 @@ def _updates() -> Callable[[int], Any]:
 
 
 def drawing() -> Sides:
-    # In one process: each learner draws for its own agents, and so the share of the time is that of the work.
+    # In one process: each learner draws for its own agents, so the share of the time is that of the work.
     learning = Learning(rows=MILLION, learners=1)
     return lambda: learning.update(draw), learning.update
 
@@ -256,7 +256,7 @@ def drawn_arms() -> list[list[int]]:
 
 # --- rewards ----------------------------------------------------------------------------------------------------------
 
-# Text is nothing that Numba compiles in this way, and harmless.
+# Numba cannot compile this use of text, which is harmless.
 _NOT_FOR_NUMBA = """
 def compute_reward(tcp_center, obj, target, action):
     parts = {
@@ -270,7 +270,7 @@ def compute_reward(tcp_center, obj, target, action):
 
 
 def language_model_rewards(count: int) -> list[str]:
-    """Reward functions that a language model has written for the task."""
+    """Reward functions that a language model wrote for the task."""
     lines = (ROOT / "recordings" / f"{TASK}-v2" / "llm.jsonl").read_text(encoding="utf-8").splitlines()
     responses = [response for line in lines for response in json.loads(line)["texts"]]
     inputs = get_task(TASK).inputs
@@ -278,7 +278,7 @@ def language_model_rewards(count: int) -> list[str]:
 
 
 def reward_workers(rows: int, sources: list[str]) -> tuple[RewardWorkers, list[str]]:
-    """Workers with `rows` transitions, the probe's over and over, that know the sources; and these as checked."""
+    """Workers with `rows` transitions, those of the probe repeated, that know the sources; and the checked sources."""
     task = get_task(TASK)
     probe = record_probe(task, seed=0)
     table = SharedTable.create(rows, {name: column.shape[1] for name, column in probe.items()})
@@ -289,7 +289,7 @@ def reward_workers(rows: int, sources: list[str]) -> tuple[RewardWorkers, list[s
 
 
 def interpreted_sample(sources: list[str], rows: int) -> Sample:
-    """Seconds a row and function of the interpreted loop in this process."""
+    """Seconds per row and function of the interpreted loop in this process."""
     task = get_task(TASK)
     probe = record_probe(task, seed=0)
     columns = {name: np.resize(column, (rows, column.shape[1])) for name, column in probe.items()}
@@ -331,7 +331,7 @@ def relabel_interpreted() -> Sides:
 
 
 def round_parts() -> tuple[Sample, RewardWorkers, list[str], Experience]:
-    """What a search round does in any case; its workers, its candidates, and stored episodes to judge them by."""
+    """What every search round does; its workers, its candidates, and stored episodes to judge them by."""
     pool, sources = reward_workers(MILLION, language_model_rewards(4))
     probe = record_probe(get_task(TASK), seed=0)
     fresh = itertools.count()
@@ -442,8 +442,8 @@ def buffer_row() -> Sides:
 class Loop:
     """A run in this process, with the buffer as full as it is halfway through a million env steps.
 
-    Its parts are timed apart, and put together by how often each comes at default settings, so that a sample needs no
-    10,000 env steps.
+    Its parts are timed separately, and weighted by how often each occurs at default settings, so that a sample does not
+    need 10,000 env steps.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -454,7 +454,7 @@ class Loop:
         self.lares.collect()
         learn_in(self.lares, 1)
         self.lares.evaluate()
-        # Once is enough: it comes once in 200,000 env steps, and takes seconds.
+        # Once is enough: it happens once in 200,000 env steps, and takes seconds.
         self._search = timed(self.lares.search_round) / self.lares.args.LLM_freq
 
     def _fill(self, rows: int) -> None:
@@ -468,7 +468,7 @@ class Loop:
                     buffer.set_rewards(slot, start, stop, rewards[: stop - start, slot])
 
     def seconds(self) -> float:
-        """Of one env step, everything included."""
+        """Seconds per env step, everything included."""
         lares = self.lares
         before = lares.env_steps
         collecting = timed(lares.collect)
@@ -478,7 +478,7 @@ class Loop:
         return collecting + learning + evaluating + self._search
 
     def seconds_of_update(self) -> float:
-        """Of one env step's updates, and nothing else."""
+        """Seconds per env step of the updates alone."""
         return timed(learn, self.lares.population, self.updates, times=self.updates)
 
 
@@ -487,7 +487,7 @@ def whole_loop() -> Sides:
     return loop.seconds, loop.seconds_of_update
 
 
-# Runs an entry script, and says when its first episodes are there.
+# Runs an entry script, and announces when its first episodes are done.
 _ANNOUNCED = """
 import runpy, sys
 from workers.collectors import Collectors
@@ -554,7 +554,7 @@ SCALING: dict[str, Sequence[int]] = {
 
 
 def scaling_samples(device: torch.device) -> dict[str, dict[int, Sample]]:
-    """For each axis and each value on it, seconds an update; everything else is as in the table."""
+    """For each axis and each value on it, seconds per update; everything else is as in the table."""
     makes: dict[str, Callable[[int], Learning]] = {
         "population": lambda count: Learning(device, count=count),
         "hidden size": lambda width: Learning(device, config=replace(CONFIG, hidden_size=width)),

@@ -1,8 +1,8 @@
-"""What it costs to have several runs at once: a sweep of small runs, against the same runs one after the other.
+"""The cost of several runs at once: a sweep of small runs, compared with the same runs one after the other.
 
-python benchmarks/sweeps.py            eight runs of 3,000 env steps, twice; minutes on two cores
+    python benchmarks/sweeps.py            eight runs of 3,000 env steps, twice; takes minutes on two cores
 
-The target is a ratio of at most 1.15: runs at once share the cores, and must not waste them.
+The target is a ratio of at most 1.15: concurrent runs share the cores, and must not waste them.
 """
 
 import argparse
@@ -24,7 +24,7 @@ FLAGS = (
 
 
 def seconds(runs: int, env_steps: int, jobs: int, cpus: int) -> float:
-    """Return how long a sweep takes, in a directory of its own."""
+    """Return how long a sweep takes, in its own directory."""
     with tempfile.TemporaryDirectory() as logs:
         words = [*FLAGS, f"--total-timesteps={env_steps}", "--seed", *map(str, range(1, runs + 1))]
         command = [sys.executable, str(ROOT / "sweep.py"), *words, "--jobs", str(jobs), "--cpus", str(cpus)]

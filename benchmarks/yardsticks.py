@@ -1,6 +1,6 @@
-"""What the speed of a population is held against: its bare matrix products, and five agents as others write them.
+"""What the speed of a population is compared with: its bare matrix products, and five agents as others write them.
 
-Nothing here is used for learning, and nothing is tuned: an agent of this file is what one finds in a textbook.
+Nothing here is used for learning, and nothing is tuned: the agents in this file are textbook SAC.
 """
 
 import concurrent.futures
@@ -19,13 +19,13 @@ from torch.nn import functional
 from sac import SacConfig
 
 Layer = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-Product = Callable[[Tensor, Tensor, Tensor], Any]  # of two factors, into the third
+Product = Callable[[Tensor, Tensor, Tensor], Any]  # of the first two, into the third
 
 
 def bare_products(count: int, config: SacConfig, batch_size: int, threads: int) -> list[Callable[[int], None]]:
-    """Ways to compute the products of so many updates of all agents: with MKL, and with oneDNN where PyTorch has it.
+    """Ways to compute the products of a number of updates of all agents: with MKL, and with oneDNN if PyTorch has it.
 
-    As one batch on PyTorch's own threads, and agent by agent on threads that wait for nothing.
+    They run as one batch on PyTorch's own threads, or agent by agent on independent threads.
     """
     together = MatrixProducts(count, config, batch_size)
     alone = [MatrixProducts(1, config, batch_size) for _ in range(count)]
@@ -59,11 +59,11 @@ def _onednn(left: Tensor, right: Tensor, _: Tensor) -> None:
 
 
 class MatrixProducts:
-    """The products of one SAC update of K agents, with nothing between them: what no implementation can do without.
+    """The products of one SAC update of K agents, with nothing between them: what every implementation has to compute.
 
-    Critics are 2K networks. Forward: actors on the next observations and on the present ones, target critics, critics
-    on the batch, critics under the new actions. Backward: weights and inputs of the critics (inputs of no first layer),
-    inputs of the critics under the new actions (down to the action alone), weights and inputs of the actors.
+    Critics are 2K networks. Forward: actors on the next and the current observations, target critics, critics on the
+    batch, critics under the new actions. Backward: weights and inputs of the critics (except first-layer inputs),
+    inputs of the critics under the new actions (only as far as the action), weights and inputs of the actors.
     """
 
     def __init__(self, count: int, config: SacConfig, batch_size: int) -> None:
@@ -79,7 +79,7 @@ class MatrixProducts:
         self._operands += [(dy, weight[:, -action:].mT, dx[..., :action].contiguous()), *_gradients(actors)]
 
     def __call__(self, product: Product, updates: int) -> None:
-        """Compute them all, so many times."""
+        """Compute all of them, `updates` times."""
         for _ in range(updates):
             for operands in self._operands:
                 product(*operands)
@@ -96,7 +96,7 @@ def _layers(count: int, sizes: list[int], batch_size: int) -> list[Layer]:
 
 
 def _gradients(layers: list[Layer]) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Backward through a stack: the gradient of every weight, and of every input but the first."""
+    """Backward through a stack: the gradients of every weight, and of every input except the first."""
     products = []
     for number, (x, weight, _, dy, dx, dweight) in reversed(list(enumerate(layers))):
         products.append((x.mT, dy, dweight))
@@ -106,7 +106,7 @@ def _gradients(layers: list[Layer]) -> list[tuple[Tensor, Tensor, Tensor]]:
 
 
 class PlainAgent:
-    """One SAC agent in plain PyTorch: a module a network, autograd, Adam as it comes."""
+    """One SAC agent in plain PyTorch: a module per network, autograd, stock Adam."""
 
     def __init__(self, config: SacConfig) -> None:
         self.config = config
@@ -173,7 +173,7 @@ _ROWS = 100_000  # in a replay buffer
 
 
 def plain_updates(config: SacConfig, batch_size: int) -> Callable[[int], None]:
-    """Makes one plain agent on one thread; returns what does a number of updates, the drawing of batches included."""
+    """Make one plain agent on one thread; return a function that does a number of updates, drawing included."""
     torch.set_num_threads(1)
     agent = PlainAgent(config)
     widths = (config.obs_size, config.action_size, 1, config.obs_size)
@@ -188,7 +188,7 @@ def plain_updates(config: SacConfig, batch_size: int) -> Callable[[int], None]:
 
 
 def sb3_updates(config: SacConfig, batch_size: int) -> Callable[[int], None]:
-    """The same with Stable-Baselines3: its own networks, its own replay buffer, on one thread."""
+    """The same with Stable-Baselines3: its own networks and replay buffer, on one thread."""
     import gymnasium
     from stable_baselines3 import SAC
     from stable_baselines3.common.logger import Logger
@@ -196,7 +196,7 @@ def sb3_updates(config: SacConfig, batch_size: int) -> Callable[[int], None]:
     torch.set_num_threads(1)
 
     class Environment(gymnasium.Env[np.ndarray, np.ndarray]):
-        """Gives its sizes, and is never stepped."""
+        """Defines the spaces, and is never stepped."""
 
         observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (config.obs_size,), np.float32)
         action_space = gymnasium.spaces.Box(-1, 1, (config.action_size,), np.float32)

@@ -15,13 +15,13 @@ COLOURS = ("#3d85c6", "#e08a1e", "#2a9d6f", "#c8589a", "#8c7ae6", "#a0672d", "#4
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 _PATTERNS = ("", "/", "\\", "x", "-", "|", "+", ".")
 _GREY = "#8a8f98"
-_ROUND_LABELS = 15  # search rounds up to which each is labelled
+_ROUND_LABELS = 15  # up to so many search rounds, each is labelled
 _ROUND_WIDTH, _LANE_HEIGHT = 56, 42  # pixels of the family tree
 _REJECTED_ABREAST = 4
 
 
 def plain(text: object) -> str:
-    """Return text as Plotly shows it as it is: a little HTML would be taken for markup."""
+    """Return text escaped so that Plotly shows it as it is; it treats some HTML as markup."""
     return str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
@@ -31,7 +31,7 @@ def colour(number: int) -> str:
 
 
 def curves(run: Run) -> dict[str, go.Figure]:
-    """Return a figure of all agents for each quantity that evaluations measured, by the name of the quantity."""
+    """Return a figure of all agents for each quantity that evaluations measured, by its name."""
     measured = {name for row in run.evaluations for figures in row.get("agents", {}).values() for name in figures}
     return {name: _curve(run, name) for name in NAMES if name in measured}
 
@@ -64,7 +64,7 @@ def _curve(run: Run, name: str) -> go.Figure:
 
 
 def thompson(run: Run) -> go.Figure | None:
-    """Return whose policies collected between evaluations, above what the windows held; None if nobody logged it."""
+    """Return whose policies collected between evaluations, above the windows' content; None if it was not logged."""
     if not any("window_episodes" in figures for row in run.evaluations for figures in row.get("agents", {}).values()):
         return None
     figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.09, row_heights=[0.4, 0.6])
@@ -120,7 +120,7 @@ def tokens(spent: Sequence[Row]) -> go.Figure:
 
 
 def places(family: Sequence[Life], slots: int) -> dict[int, tuple[float, float]]:
-    """Return where each function stands in the family tree: in its slot's lane, or below all lanes if it got none."""
+    """Return each function's place in the family tree: in its slot's lane, or below all lanes if it got none."""
     found: dict[int, tuple[float, float]] = {}
     rejected: dict[int, int] = {}
     for life in family:
@@ -216,7 +216,7 @@ def family_tree(family: Sequence[Life], slots: int) -> go.Figure:
 
 
 def tree_width(family: Sequence[Life]) -> int:
-    """Return how many pixels wide the tree has to be at least."""
+    """Return the least width of the tree in pixels."""
     return 190 + _ROUND_WIDTH * (1 + max((life.round for life in family), default=0))
 
 
@@ -235,7 +235,7 @@ def _lane(life: Life, last: int) -> Row:
 
 
 def _descent(parent: Life, child: Life) -> Row:
-    """Return the line from the parent's lane to the child: it leaves where the round before ended."""
+    """Return the line from the parent's lane to the child; it leaves the lane where the previous round ended."""
     if parent.slot is None:
         return {"x": (parent.round, child.round), "y": (child.slot, child.slot)}
     end = child.round if parent.ended is None else min(parent.ended, child.round)
@@ -243,7 +243,7 @@ def _descent(parent: Life, child: Life) -> Row:
 
 
 def _segments(lines: Iterable[Row], width: float, opacity: float) -> dict[str, Any]:
-    """Return a trace of many lines that do not touch."""
+    """Return one trace of many separate lines."""
     x: list[Any] = []
     y: list[Any] = []
     for line in lines:
@@ -291,7 +291,7 @@ def _lay_out(figure: go.Figure, rounds: Sequence[int], height: int) -> None:
 
 
 def _round_line(number: int, env_steps: int, rounds: int) -> Row:
-    """Return the line that marks a search round, all at once: Plotly takes its time to add one to others."""
+    """Return the line that marks a search round; they are set all at once, since Plotly is slow to add them singly."""
     line = {"color": _GREY, "width": 1, "dash": "dot"}
     shape = {"type": "line", "x0": env_steps, "x1": env_steps, "yref": "paper", "y0": 0, "y1": 1, "line": line}
     if rounds <= _ROUND_LABELS:

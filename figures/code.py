@@ -1,4 +1,4 @@
-"""Source code as a page shows it: lines of highlighted tokens, between which differences can be found."""
+"""Source code as a page shows it: lines of highlighted tokens, which can be compared for differences."""
 
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
@@ -30,7 +30,7 @@ def style_sheet() -> str:
 
 
 def _class(kind: object) -> str:
-    """Return the short name of a kind of token, or of the next kind above that has one."""
+    """Return the short name of a kind of token, or of its nearest ancestor that has one."""
     while kind not in STANDARD_TYPES:
         kind = kind.parent  # type: ignore[attr-defined]
     return STANDARD_TYPES[kind]

@@ -1,4 +1,4 @@
-"""Several runs held against each other: curves, results, and the flags in which they differ."""
+"""Several runs compared: curves, results, and the flags in which they differ."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from figures.curves import compare, curve_of, protocol_of
 from runs.reading import Run
 from runs.wording import duration
 
-_NAMES_OF_RUNS = {"exp_name", "log_dir", "resume"}  # flags that say where a run is, and not what it is
+_NAMES_OF_RUNS = {"exp_name", "log_dir", "resume"}  # flags that say where a run is, not what it is
 
 
 def comparison(runs: Sequence[Run]) -> str:

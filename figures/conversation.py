@@ -10,7 +10,7 @@ from runs.reading import Row, Run
 
 @dataclass(frozen=True)
 class Answer:
-    """A text of the model, and the function that it became; None when the run ended before it was looked at."""
+    """A text of the model, and the function that it became; None if the run ended before it was looked at."""
 
     text: str
     life: Life | None
@@ -22,8 +22,8 @@ class Exchange:
 
     Attributes:
         row: its row of llm.jsonl.
-        prompt: the messages that the request before it in this round did not hold.
-        repeated: how many messages it held besides.
+        prompt: the messages that no earlier request had.
+        repeated: how many other messages it had.
         answers: the answers, in order.
     """
 
@@ -37,7 +37,7 @@ def by_round(run: Run, family: list[Life]) -> dict[int, list[Exchange]]:
     """Return the exchanges of each search round.
 
     Functions get their ids in the order of the answers, so that the n-th answer of a round is its n-th function; those
-    that the builtin search fills a first population up with come behind. Fitted functions answer no request.
+    with which the builtin search fills up a first population come after. Fitted functions answer no request.
     """
     found: dict[int, list[Exchange]] = {}
     seen: list[Any] = []

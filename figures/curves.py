@@ -1,4 +1,4 @@
-"""Curves over env steps, of runs and published ones, and the groups whose seeds are drawn as one line."""
+"""Curves over env steps, from runs and from publications, and the groups whose seeds are drawn as one line."""
 
 import csv
 import io
@@ -28,7 +28,7 @@ NAMES = {
 }
 
 ALL_TASKS = "all tasks"
-_MARKS = 200  # of a group's line at most
+_MARKS = 200  # most points of a group's line
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Curve:
         env_steps: env steps (T,) at the evaluations, increasing.
         values: what was found (T,).
         rounds: env steps at which search rounds took place.
-        final: the result of the run: over fresh episodes where there is one, else the last value.
+        final: the result of the run: over fresh episodes if there is one, else the last value.
         solved: whether it ended because the task was solved, so that its last value counts from there on.
     """
 
@@ -73,7 +73,7 @@ class Group:
         return np.array([curve.final for curve in self.curves if curve.task == task])
 
     def marks(self) -> np.ndarray:
-        """Return the env steps (T,) that its line is drawn at: where evaluations were, as far as every run went."""
+        """Return the env steps (T,) at which its line is drawn: those of evaluations, as far as every run went."""
         last = min((curve.env_steps[-1] for curve in self.curves if not curve.solved), default=np.inf)
         first = max(curve.env_steps[0] for curve in self.curves)
         found = np.unique(np.concatenate([curve.env_steps for curve in self.curves]))
@@ -81,7 +81,7 @@ class Group:
         return within[np.unique(np.linspace(0, len(within) - 1, min(len(within), _MARKS)).astype(int))]
 
     def line(self) -> tuple[np.ndarray, np.ndarray, statistics.Interval | None]:
-        """Return its marks (T,), the interquartile means (T,) there, and their 95% intervals if it has two seeds."""
+        """Return its marks (T,), the interquartile means (T,) there, and their 95% intervals if a task has two runs."""
         marks = self.marks()
         samples = [
             np.stack(
@@ -95,13 +95,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Groups to be held against each other, those of single tasks before those of all."""
+    """Groups to be compared, those of single tasks before those of all tasks."""
 
     groups: list[Group] = field(default_factory=list)
 
     @property
     def panels(self) -> list[str]:
-        """The tasks, and all of them together behind."""
+        """The tasks, followed by all of them together."""
         return list(dict.fromkeys(group.task for group in self.groups))
 
     @property
@@ -141,12 +141,12 @@ def read_published(path: Path, tasks: Iterable[str], until: float = np.inf) -> l
     """Return published curves of `tasks`: a CSV with the columns method, task, env_steps, seed, success, and protocol.
 
     Raises:
-        UsageError: a column is missing, or a number is none.
+        UsageError: a column is missing, or something that must be a number is not one.
     """
     wanted = set(tasks)
     points: dict[tuple[str, str, str], dict[float, float]] = {}
     try:
-        text = path.read_text(encoding="utf-8-sig")  # a spreadsheet begins its UTF-8 with a mark
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets start their UTF-8 with a byte order mark
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not text in UTF-8; save it as such") from None
     with io.StringIO(text, newline="") as file:
@@ -172,7 +172,7 @@ def read_published(path: Path, tasks: Iterable[str], until: float = np.inf) -> l
 
 
 def compare(curves: Sequence[Curve], published: Sequence[Curve] = ()) -> Comparison:
-    """Return the curves in groups by task and label; with several tasks, also the labels that have curves of all."""
+    """Return the curves grouped by task and label; with several tasks, also by label where one covers all tasks."""
     tasks = sorted({curve.task for curve in curves})
     groups = [*_grouped(curves, tasks), *_grouped(published, tasks, published=True)]
     if len(tasks) > 1:

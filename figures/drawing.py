@@ -1,4 +1,4 @@
-"""Learning curves as a figure for a paper, which can be read in grey: lines differ in dashes and marks, too."""
+"""Learning curves as a figure for a paper that stays readable in greyscale: lines also differ in dashes and markers."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -33,7 +33,7 @@ def draw(comparison: Comparison, metric: str, remark: str = "") -> Figure:
     Args:
         comparison: the groups; a published one becomes a thin line with points.
         metric: what was measured, a name of metrics.jsonl.
-        remark: a line below, such as the protocol.
+        remark: a line below the figure, such as the protocol.
     """
     panels, labels = comparison.panels, comparison.labels
     columns = min(len(panels), _COLUMNS)
@@ -62,7 +62,7 @@ def draw(comparison: Comparison, metric: str, remark: str = "") -> Figure:
 def _draw_group(axis: Axes, group: Group, number: int) -> None:
     steps, mean, bounds = group.line()
     colour = _COLOURS[number % len(_COLOURS)]
-    every = 0.13 if len(steps) > 1 else 1  # a share of the line's length, of which a single point has none
+    every = 0.13 if len(steps) > 1 else 1  # a share of the line's length, which is zero for a single point
     style: dict[str, Any] = {"linestyle": _DASHES[number % len(_DASHES)], "linewidth": 2.0, "markevery": every}
     if group.published:
         style = {"linestyle": "-", "linewidth": 0.8, "markerfacecolor": "white"}

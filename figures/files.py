@@ -1,4 +1,4 @@
-"""A comparison as files: the figure, and its tables beside it."""
+"""A comparison as files: the figure, and its tables next to it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +13,13 @@ from runs.reading import Run
 def compare_runs(
     runs: Sequence[Run], out: Path, metric: str = "success_rate", by: Sequence[str] = (), anchors: Path | None = None
 ) -> tuple[list[Path], str, list[Run]]:
-    """Compare runs, grouped by the flags `by` and beside the published curves in `anchors`, as the figure `out`.
+    """Compare runs, grouped by the flags `by` and with the published curves in `anchors`, as the figure `out`.
 
     Returns:
         What was written, the tables as Markdown, and the runs that are left out because they were never evaluated.
 
     Raises:
-        UsageError: no run was evaluated yet, or the tables would take the place of `anchors`.
+        UsageError: no run was evaluated yet, or the output would overwrite `anchors`.
     """
     if anchors and anchors.resolve() in {path.resolve() for path in (out, *_tables(out))}:
         raise UsageError(f"--out {out} would overwrite {anchors}; give --out another name")
@@ -44,7 +44,7 @@ def write(comparison: Comparison, out: Path, metric: str, remark: str = "") -> t
     if improvements:
         contents.append(tables.comma_separated(improvements))
     files = dict(zip(_tables(out), contents, strict=False))
-    # The same bytes each time: neither a date nor random names within.
+    # The same bytes each time: no dates or random names inside.
     metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(out.suffix)
     draw(comparison, metric, remark).savefig(out, dpi=150, metadata=metadata)
     for path, content in files.items():
@@ -53,5 +53,5 @@ def write(comparison: Comparison, out: Path, metric: str, remark: str = "") -> t
 
 
 def _tables(out: Path) -> list[Path]:
-    """Return where the tables beside a figure are: as Markdown, as CSV, and the improvements as CSV."""
+    """Return the paths of a figure's tables: as Markdown, as CSV, and the improvements as CSV."""
     return [out.with_suffix(".md"), out.with_suffix(".csv"), out.with_name(f"{out.stem}-improvement.csv")]

@@ -8,7 +8,7 @@ from errors import RunError, UsageError
 from runs.reading import Run
 from runs.video import SUFFIXES
 
-_EPISODES, _SEED = 1, 0  # software rendering takes a fifth of a second a picture
+_EPISODES, _SEED = 1, 0  # software rendering takes a fifth of a second per frame
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Film:
 
 
 def film_of(run: Run, may_render: bool) -> Film:
-    """Return the newest video in the run's directory; without one as new as the policy, render it there, if allowed."""
+    """Return the newest video in the run's directory; if none is as new as the policy, render it there, if allowed."""
     videos = [path for path in run.directory.iterdir() if path.suffix in SUFFIXES]
     video = max(videos, key=lambda path: path.stat().st_mtime, default=None)
     policy = run.directory / "best_actor_net.pth"
@@ -37,11 +37,11 @@ def film_of(run: Run, may_render: bool) -> Film:
 
 
 def _render(run: Run, out: Path) -> Path:
-    from runs.evaluation import evaluate_policy  # with torch and the simulator, which only rendering needs
+    from runs.evaluation import evaluate_policy  # loads torch and the simulator, which only rendering needs
     from runs.policy import saved_policy
     from runs.renderer import choose_renderer
 
     choose_renderer()
-    print("filming the policy", file=sys.stderr, flush=True)  # of all that a report does, this alone takes its time
+    print("filming the policy", file=sys.stderr, flush=True)  # the only slow part of a report
     evaluate_policy(run, saved_policy(run), _EPISODES, _SEED).film(out, _EPISODES, camera=None)
     return out

@@ -5,7 +5,7 @@ from typing import Any
 
 from runs.reading import Row, Run
 
-SURPLUS = "surplus"  # the kind of a candidate that nobody had a slot for, see `search.reward_function`
+SURPLUS = "surplus"  # the kind of a candidate that was not needed, see `search.reward_function`
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Life:
 
     Attributes:
         row: its row of population.json.
-        ended: the search round that took its slot away, None if none did.
+        ended: the search round that replaced it, None if none did.
         elite: the search rounds at which it was among the `elite_num` best.
         fate: one line that says what became of it, and why.
     """
@@ -69,7 +69,7 @@ def _life(run: Run, row: Row, successor: Row | None, last: int) -> Life:
 
 
 def _rank(row: Row, round: int) -> int | None:
-    """Return the rank by which a search round judged it: that of the last evaluation before."""
+    """Return the rank by which a search round judged it: that of the last evaluation before the round."""
     rank: int | None = row.get("scores", {}).get(str(round - 1), {}).get("rank")
     return rank
 

@@ -1,7 +1,7 @@
-"""Pages that need nothing but themselves: what a run's report and a comparison have in common.
+"""Self-contained pages: what a run's report and a comparison have in common.
 
-A page may load nothing and run nothing but its own two scripts: its policy names their hashes. All text goes through
-Jinja2's escaping, and data for the scripts stands in blocks of JSON that no text can leave.
+A page may load nothing and run only its own two scripts: its content security policy names their hashes. All text goes
+through Jinja2's escaping, and data for the scripts is in JSON blocks that no text can break out of.
 """
 
 import base64
@@ -22,7 +22,7 @@ _MEDIA = {".mp4": "video/mp4", ".gif": "image/gif"}
 
 
 def render(template: str, context: Mapping[str, Any]) -> str:
-    """Return the page that a template makes of `context`."""
+    """Return the page that a template makes from `context`."""
     scripts = [get_plotlyjs(), (_TEMPLATES / "report.js").read_text(encoding="utf-8")]
     hashes = " ".join(f"'sha256-{_hash(script)}'" for script in scripts)
     page = _environment().get_template(template)
@@ -41,7 +41,7 @@ def chart(figure: go.Figure) -> dict[str, Any]:
 
 
 def embedded(path: Path) -> dict[str, str]:
-    """Return a video as a page holds it: its media type and a data URL."""
+    """Return a video for embedding in a page: its media type and a data URL."""
     media = _MEDIA[path.suffix]
     return {"type": media, "url": f"data:{media};base64,{base64.b64encode(path.read_bytes()).decode()}"}
 

@@ -1,4 +1,4 @@
-"""The report of one run: what it came to, how it got there, and what was tried on the way."""
+"""The report of one run: its result, how it got there, and what was tried on the way."""
 
 from typing import Any
 
@@ -67,7 +67,7 @@ def _headline(run: Run) -> str:
 
 
 def _facts(run: Run, family: list[Life], spent: list[Row]) -> list[tuple[str, str]]:
-    """Return the figures below the headline, each with what it is."""
+    """Return the figures below the headline, each with its label."""
     wall_time = run.summary.get("wall_time") or (run.evaluations[-1]["wall_time"] if run.evaluations else 0)
     accepted = sum(life.slot is not None for life in family)
     facts = [
@@ -88,7 +88,7 @@ def _facts(run: Run, family: list[Life], spent: list[Row]) -> list[tuple[str, st
 
 
 def _function(run: Run, life: Life, place: tuple[float, float]) -> dict[str, Any]:
-    """Return what the page's script shows of a function that is selected."""
+    """Return what the page's script shows about a selected function."""
     row = life.row
     taken = life.slot is not None
     origin = "the human reward" if run.flags.get("setting") == "with_init" else "the task alone"
@@ -134,7 +134,7 @@ def _first_shown(run: Run, family: list[Life]) -> list[int]:
 
 
 def _flags(run: Run) -> list[tuple[str, Any, bool]]:
-    """Return the flags: name, value, and whether it is another one than the default."""
+    """Return the flags: name, value, and whether it differs from the default."""
     from arguments import Arguments
 
     defaults = vars(Arguments(run.flags.get("setting", "from_scratch")))

@@ -1,7 +1,7 @@
 """Statistics over seeds: interquartile means with stratified bootstrap intervals, never a bare best seed.
 
 Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice", NeurIPS 2021. A sample is an
-array (..., runs) of one task; several samples are the strata, within each of which the bootstrap draws runs anew.
+array (..., runs) of one task; several samples are the strata, within each of which the bootstrap resamples runs.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import stats
 
-_CUT = 0.25  # from either end
+_CUT = 0.25  # share cut off at either end
 _CONFIDENCE = 0.95
 _RESAMPLES = 2_000
 
@@ -23,10 +23,10 @@ def interquartile_mean(samples: Samples) -> np.ndarray:
 
 
 def probability_of_improvement(samples: Samples) -> np.ndarray:
-    """Return how probably (...) a run of one beats one of the other, ties half; the mean over tasks.
+    """Return the probability (...) that a run of one beats a run of the other, ties counting half; mean over tasks.
 
     Args:
-        samples: the one's and the other's runs of the first task, of the second task, and so on.
+        samples: runs of the one and of the other on the first task, on the second task, and so on.
     """
     pairs = zip(samples[::2], samples[1::2], strict=True)
     signs = [np.sign(one[..., :, None] - other[..., None, :]).mean(axis=(-2, -1)) for one, other in pairs]
@@ -34,13 +34,13 @@ def probability_of_improvement(samples: Samples) -> np.ndarray:
 
 
 def interval(statistic: Callable[[Samples], np.ndarray], samples: Samples, seed: int = 0) -> Interval | None:
-    """Return the 95% interval (low, high) of a statistic; None when no task has two runs to draw from."""
+    """Return the 95% interval (low, high) of a statistic; None if no task has two runs to draw from."""
     drawn = [sample for sample in samples if sample.shape[-1] > 1]
     if not drawn:
         return None
 
     def of_all(*resamples: np.ndarray, axis: int) -> np.ndarray:
-        """Take resamples (..., resamples, runs); a task with one run, of which SciPy draws none, stays as it is."""
+        """Take resamples (..., resamples, runs); a task with one run, which SciPy does not resample, stays as it is."""
         several, count = iter(resamples), resamples[0].shape[-2]
         return statistic(
             [

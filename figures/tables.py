@@ -16,7 +16,7 @@ Row = dict[str, Any]
 
 
 def results(comparison: Comparison, success: bool = True) -> list[Row]:
-    """Return a row for each group: its result with its 95% interval and, of success, env steps to each level.
+    """Return a row for each group: its result with its 95% interval and, for success, env steps to each level.
 
     The interval is empty for a group whose tasks have one run each. Env steps are the median over runs; infinity means
     that no more than half of them got there.
@@ -25,7 +25,7 @@ def results(comparison: Comparison, success: bool = True) -> list[Row]:
 
 
 def improvements(comparison: Comparison) -> list[Row]:
-    """Return a row for each two groups of the same task or tasks: how probably a run of one beats one of the other."""
+    """Return a row for each pair of groups on the same tasks: the probability that a run of one beats the other's."""
     rows = []
     for panel in comparison.panels:
         groups = [group for group in comparison.groups if group.task == panel and not group.published]
@@ -48,7 +48,7 @@ def improvements(comparison: Comparison) -> list[Row]:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Return rows as a table of Markdown."""
+    """Return rows as a Markdown table."""
     if not rows:
         return ""
     heads = list(rows[0])
@@ -68,7 +68,7 @@ def comma_separated(rows: Sequence[Row]) -> str:
 
 
 def cell(value: Any) -> str:
-    """Return a value as a reader wants it."""
+    """Return a value as text for a reader."""
     if value is None:
         return ""
     if isinstance(value, float):

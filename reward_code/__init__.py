@@ -1,8 +1,8 @@
 """From an answer's text to numbers: reward functions are found, checked, proved, compiled and evaluated.
 
-The training process never calls generated code. Here it reads text and looks at its syntax tree; processes that can
-hurt nothing do the rest (``docs/trust.md``). This package knows nothing of language models or learning: what it is
-given is text, and what it gives is numbers or the reason why there are none.
+The training process never calls generated code. Here it reads text and inspects its syntax tree; sandboxed processes do
+the rest (``docs/trust.md``). This package knows nothing of language models or learning: it takes text, and returns
+numbers or the reason why there are none.
 """
 
 from importlib import import_module
@@ -42,7 +42,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Return what the package offers; its modules load when asked for, so that a worker loads its own alone."""
+    """Return what the package offers; modules load on demand, so that a worker loads only its own."""
     if name in __all__:
         return getattr(import_module(f"reward_code.{_MODULES.get(name, 'evaluator')}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,9 +1,9 @@
-"""``python -m reward_code check FILE --task TASK``: what a run does with an answer, done with the code in a file."""
+"""``python -m reward_code check FILE --task TASK``: checks the code in a file as a run checks an answer."""
 
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":  # what is ours comes first, whatever PYTHONPATH and PYTHONSAFEPATH say
+if __name__ == "__main__":  # our own packages come first, whatever PYTHONPATH and PYTHONSAFEPATH say
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from workers.packages import require_packages
 
@@ -65,7 +65,7 @@ def main() -> int:
 
 def _check_file(file: Path, task_name: str, task_file: str | None, state_file: Path | None) -> int:
     from task_specs import get_task
-    from tasks.environment import record_probe  # the simulator is needed for this command alone
+    from tasks.environment import record_probe  # only this command needs the simulator
 
     task = get_task(task_name, task_file)
     text = file.read_text(encoding="utf-8", errors="replace")

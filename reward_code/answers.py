@@ -1,4 +1,4 @@
-"""The code in a model's answer, however the answer is written."""
+"""Finds the code in a model's answer, however the answer is written."""
 
 import re
 from collections.abc import Collection, Iterator
@@ -22,17 +22,17 @@ _DEEPEST_WRAPPING = 4
 def extract(text: str, known: Collection[str] = ()) -> Code:
     """Return the code in `text` that defines ``compute_reward``.
 
-    It is the last whole function: one that is Python, returns something, and lacks no name. Fenced blocks go before
-    bare text, and what stands in a thinking section counts only if nothing stands behind it. From other blocks it gets
-    the functions and constants that it needs and lacks.
+    It is the last complete function: one that is Python, returns something, and lacks no name. Fenced blocks take
+    precedence over bare text, and what is in a thinking section counts only if nothing follows it. The functions and
+    constants that it needs and lacks are taken from other blocks.
 
     Args:
         text: an answer, or a plain source.
-        known: the :func:`~reward_code.normal_form.canonical` forms of functions that are passed over while there is
-            another.
+        known: the :func:`~reward_code.normal_form.canonical` forms of functions that are passed over as long as there
+            is another.
 
     Raises:
-        Rejected: there is no such code, or it is not Python, or which function counts cannot be told.
+        Rejected: there is no such code, or it is not Python, or it is ambiguous which function counts.
     """
     if len(text) > _LONGEST_TEXT:
         raise Rejected("no-code", f"the answer has {len(text)} characters; it may have {_LONGEST_TEXT}")
@@ -65,7 +65,7 @@ def _whole_ones_first(codes: Iterator[Code]) -> Iterator[Code]:
 
 
 class _Reading:
-    """One answer as it is read: what was in the way is remembered, for the case that nothing is found."""
+    """One answer as it is read; the first problem is remembered, in case nothing is found."""
 
     def __init__(self, known: Collection[str]) -> None:
         self.problem: Rejected | None = None
@@ -73,7 +73,7 @@ class _Reading:
         self._python: dict[str, Code | None] = {}  # what each block is, once it has been tried
 
     def codes(self, text: str, depth: int = 0) -> Iterator[Code]:
-        """Yield each function in `text`, the one that counts most first: that of the last block, then bare ones."""
+        """Yield each function in `text` by precedence: those of the last block first, those in bare text at the end."""
         blocks = wrappings.blocks(text, self._is_python)
         defining = [number for number, block in enumerate(blocks) if DEFINES.search(block)][-_MOST_VERSIONS:]
         for number in reversed(defining):
@@ -86,7 +86,7 @@ class _Reading:
             yield from self._codes_in(text, depth, fenced=False)
 
     def _codes_in(self, text: str, depth: int, fenced: bool) -> list[Code]:
-        """Return the functions that `text` holds as it is, or else those of the first wrapping with a whole one."""
+        """Return the functions that `text` holds as it is, or else those of the first wrapping with a complete one."""
         found: list[Code] = []
         for codes in self._readings(text, depth, fenced):
             if any(map(is_whole, codes)):
@@ -95,7 +95,7 @@ class _Reading:
         return found
 
     def _readings(self, text: str, depth: int, fenced: bool) -> Iterator[list[Code]]:
-        """Yield what `text` is as code, as a wrapping of code, and as code between prose, in the likeliest order."""
+        """Yield `text` read as code, as wrapped code, and as code between prose, the likeliest first."""
         as_it_is = not wrappings.has_entities(text)
         if as_it_is:
             yield self._functions_of_python(text) if fenced else self._functions_between_prose(text)
@@ -128,7 +128,7 @@ class _Reading:
         return self._as_python(block) is not None
 
     def _as_python(self, block: str) -> Code | None:
-        """Return `block` in the first spelling of it that is Python."""
+        """Return `block` in its first spelling that is Python."""
         if block not in self._python:
             self._python[block] = next(self._tried(wrappings.spellings(block)), None)
         return self._python[block]
@@ -163,7 +163,7 @@ class _Reading:
         return found
 
     def _without_prose(self, text: str, note: str) -> Code | None:
-        """Return what is left around the last function when the lines at which Python stumbles are cut off."""
+        """Return the last function and what is left around it once the lines at which parsing fails are cut off."""
         lines = text.split("\n")
         reward = max(number for number, line in enumerate(lines) if _REWARD.match(line))
         indent = lines[reward][: len(lines[reward]) - len(lines[reward].lstrip())]
@@ -178,7 +178,7 @@ class _Reading:
             except Rejected as rejected:
                 self.problem = self.problem or rejected
                 stumbled = starts[0] + (rejected.line or 1) - 1
-            if stumbled > reward:  # in the prose behind the code, or in the code itself, which is then given up
+            if stumbled > reward:  # in the prose after the code, or in the code itself, which is then given up
                 behind = range(reward + 1, min(stumbled + 1, end))
                 prose = [number for number in behind if re.match(r"[^\s)#]", lines[number])]
                 if not prose:

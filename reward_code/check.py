@@ -1,7 +1,7 @@
-"""Whether a source is a reward function at all: its syntax tree against a list of what is allowed.
+"""Whether a source is a reward function at all: its syntax tree is checked against a list of what is allowed.
 
 What is not listed is not allowed, and nothing is executed to find out. This is the first of two walls; the second
-is the process that runs what gets through (`reward_code.worker`).
+is the sandbox of the process that runs what gets through (`reward_code.worker`).
 """
 
 import ast
@@ -71,11 +71,11 @@ def check_code(code: Code, inputs: Mapping[str, Any]) -> Code:
 
     Args:
         code: what a model wrote.
-        inputs: the argument names that it may have; a value says where the argument lies, and aliases lie at the
-            same place.
+        inputs: the argument names that it may have; a value says where the argument lies in a row, and aliases share
+            one place.
 
     Raises:
-        Rejected: with what is wrong, and what would be right.
+        Rejected: says what is wrong, and what would be right.
     """
     try:
         notes = normal_form(code.tree)
@@ -90,7 +90,7 @@ def check_code(code: Code, inputs: Mapping[str, Any]) -> Code:
 
 
 def check_source(source: str, inputs: Mapping[str, Any]) -> str:
-    """Return the normal form of `source`. Raises Rejected, as :func:`check_code`."""
+    """Return the normal form of `source`. Raises Rejected, like :func:`check_code`."""
     return check_code(Code(source, parse(source)), inputs).source
 
 
@@ -99,7 +99,7 @@ class _Checker(ast.NodeVisitor):
 
     def __init__(self, source: str) -> None:
         self._source = source
-        self._local: list[frozenset[str]] = []  # the names bound in each function around the present node
+        self._local: list[frozenset[str]] = []  # the names bound in each function around the current node
 
     def visit(self, node: ast.AST) -> None:
         """Check one node and all below it."""
@@ -164,7 +164,7 @@ class _Checker(ast.NodeVisitor):
         self._local.pop()
 
     def _check_annotation(self, annotation: ast.expr) -> None:
-        """Annotations are never evaluated; yet only what looks like a type may stand there."""
+        """Annotations are never evaluated, but only what looks like a type is allowed there."""
         for node in ast.walk(annotation):
             if not isinstance(node, TYPE_NODES) or "__" in getattr(node, "attr", getattr(node, "id", "")):
                 self._reject("construct", annotation, "an annotation must be a type")
@@ -195,7 +195,7 @@ class _Checker(ast.NodeVisitor):
         if module in MODULE_NAMES:
             if name not in MODULE_NAMES[module]:
                 self._reject("attribute", attribute, _refusal_in_module(module, name))
-            if name == "ndarray":  # handed on, it could be called, and gives memory as it was found
+            if name == "ndarray":  # as a value it could be called, and it returns uninitialised memory
                 self._reject("attribute", attribute, "np.ndarray takes raw memory; use np.array or np.zeros")
             return
         self.visit(attribute.value)
@@ -306,7 +306,7 @@ def _is_literal(node: ast.expr) -> bool:
 
 
 def _integer(node: ast.expr) -> int | None:
-    """The value of an expression of integer constants, cut off where it is too large anyway; None if it is none."""
+    """The value of an expression of integer constants, capped where it is too large anyway; None for any other."""
     if isinstance(node, ast.Constant) and type(node.value) is int:
         return node.value
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.UAdd, ast.USub)):

@@ -1,9 +1,9 @@
 """Reward functions as machine code: a loop over rows, compiled by Numba.
 
-Numba knows a part of Python and of NumPy. What can be said otherwise is brought into that part first (see
-`reward_code.simplify`); functions of NumPy that Numba has for arrays only, or through SciPy only, are given to it here.
+Numba supports a part of Python and of NumPy. What can be rewritten is first brought into that part (see
+`reward_code.simplify`); functions of NumPy that Numba has for arrays only, or only through SciPy, are added here.
 
-Nothing here guarantees that the compiled form is right: who uses it compares it with the interpreted one.
+Nothing here guarantees that the compiled form is right: its user compares it with the interpreted one.
 """
 
 import ast
@@ -21,8 +21,8 @@ import reward_utils
 from reward_code import names
 from reward_code.simplify import simplified
 
-# Bounds are checked, and a division by zero raises, as they do in Python; nothing is reordered. What is only called by
-# machine code needs no entry from Python, nor does anything need one from C; they are a tenth of the compilation.
+# Bounds are checked, and a division by zero raises, as in Python; nothing is reordered. What only machine code calls
+# needs no wrapper for Python, and nothing needs one for C; the wrappers are a tenth of the compilation time.
 _OPTIONS: dict[str, Any] = {
     **{"nopython": True, "boundscheck": True, "error_model": "python", "fastmath": False},
     "no_cfunc_wrapper": True,
@@ -69,21 +69,21 @@ def rows(rewards, {", ".join(arguments)}):
 
 
 def warm_up() -> None:
-    """Have Numba load what it loads with the first compilation; afterwards it needs no file any more."""
+    """Have Numba load what it loads with the first compilation; after that it opens no more files."""
     compile_rows("def compute_reward(x):\n    return 2.0 * x\n", [()])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What Numba does not know, or not in the way in which Python does it
+# What Numba does not support, or does differently from Python
 
 #
 # A stand-in is what a name in the code means here. An overload implements it for Numba: given the types of the
-# arguments, it returns a function to compile, or None for "not for these", and then the reward stays interpreted.
+# arguments, it returns a function to compile, or None for "not for these"; the reward then stays interpreted.
 
 
 def _stand_ins(*functions: Callable[..., Any]) -> list[Callable[..., Any]]:
     def stand_in(function: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *arguments, **keywords: function(*arguments, **keywords)  # interpreted: in a constant
+        return lambda *arguments, **keywords: function(*arguments, **keywords)  # interpreted, when used in a constant
 
     return [stand_in(function) for function in functions]
 
@@ -135,7 +135,7 @@ def _compile_abs(x: Any) -> Any:
 @overload(_any, strict=False)
 def _compile_any(values: Any) -> Any:
     def any_of(values: Any) -> bool:
-        for value in values:  # noqa: SIM110 (Numba knows no generators)
+        for value in values:  # noqa: SIM110 (Numba has no generators)
             if value:
                 return True
         return False
@@ -166,7 +166,7 @@ def _compile_total(values: Any, start: Any = 0) -> Any:
 
 
 def _also_for_sequences(function: Callable[..., Any], stand_in: Callable[..., Any]) -> None:
-    """Give Numba `function` of one array also for lists and tuples, as NumPy has it, and for a number."""
+    """Give Numba a `function` of one array for lists, tuples and single numbers as well, as in NumPy."""
 
     @overload(stand_in, strict=False)
     def compile_it(values: Any) -> Any:
@@ -322,7 +322,7 @@ def _compile_isclose(a: Any, b: Any, rel_tol: Any = 1e-09, abs_tol: Any = 0.0) -
 
 
 def _guarded(function: Callable[[float], float]) -> Callable[[float], float]:
-    """A function of ``math`` that raises where Python's does, and does not return NaN or infinity."""
+    """A function of ``math`` that raises where Python's does, instead of returning NaN or infinity."""
 
     @numba.jit(**_OPTIONS)
     def guarded(x: float) -> float:

@@ -1,6 +1,6 @@
-"""From text to rewards: reward functions are checked here, and run in worker processes that can hurt nothing.
+"""From text to rewards: reward functions are checked here, and run in sandboxed worker processes.
 
-The training process never calls generated code. It reads text, looks at its syntax tree, and hands the source to
+The training process never calls generated code. It reads text, inspects its syntax tree, and hands the source to
 reward workers, which prove it on a few transitions, compile it, and evaluate it. What comes back is numbers.
 
 ``python -m reward_code check FILE --task TASK [--state STATE]`` does all of that with the code in a file.
@@ -27,7 +27,7 @@ Columns = Mapping[str, np.ndarray]
 _SECONDS_A_ROW = 5e-3  # of a request's time limit; an interpreted function may take less than half of it
 _COMPILED_ROWS = 65536  # of one request
 _INTERPRETED_ROWS = 4096
-_FEWEST_ROWS = 64  # for which it pays to ask one more worker
+_FEWEST_ROWS = 64  # for which another worker is worth asking
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Verdict:
 
     Attributes:
         accepted: whether it can be used.
-        source: its code, as it was written; what was found of it, if it is rejected.
+        source: its code, as it was written; if it is rejected, as much as was found of it.
         kind: why it is rejected, as a word to count by. From the check of its syntax tree "no-code", "syntax",
             "import", "name", "attribute", "construct", "signature" and "recursion", from the proof "type",
             "not-finite", "nondeterministic", "error", "timeout", "memory", "crash" and "tampering", from either
@@ -46,7 +46,7 @@ class Verdict:
         note: why it does not, in one line.
         probe_mean: mean reward on the probe.
         probe_std: standard deviation of the reward on the probe.
-        unwrapped: what the code was found in and rid of, and what its reward was, one phrase for each.
+        unwrapped: what was stripped from the code and from its reward, one phrase for each.
     """
 
     accepted: bool
@@ -71,13 +71,13 @@ class Evaluation:
 class RewardWorkers:
     """Processes that check and evaluate reward functions, each one function at a time.
 
-    A worker that hangs or ends is replaced, and the function that it was busy with fails; nothing else does.
+    A worker that hangs or exits is replaced, and only the function that it was busy with fails.
 
     Args:
         inputs: where each variable lies in a row (``Task.inputs``).
         count: number of processes.
-        table: rows that they can read without being sent them.
-        time_limit: seconds of wall-clock time for one request, beside 5 ms for each of its rows.
+        table: rows in shared memory, which need not be sent to them.
+        time_limit: seconds of wall-clock time for one request, plus 5 ms for each of its rows.
         memory_limit_mb: memory that a worker may take beyond what it has after its start, in MB.
         check: the check of the syntax tree; tests leave it out, to try the workers' own containment.
 
@@ -98,14 +98,14 @@ class RewardWorkers:
         self._table = table
         self._time_limit = time_limit
         self._check = check
-        self._forms: dict[str, str] = {}  # every source that has passed the check, and the form of it that runs
+        self._forms: dict[str, str] = {}  # every source that has passed the check, and its form that runs
         self._compiled: dict[str, bool] = {}  # every form that has been proved, and whether it is machine code
         self._workers = max(count, 1)
         self._pool = RewardPool(inputs, self._workers, table, memory_limit_mb)
 
     @property
     def missing_containment(self) -> str:
-        """What the machine cannot give the workers of their containment; known after the first request."""
+        """The parts of the workers' containment that the machine lacks; known after the first request."""
         return self._pool.missing_containment
 
     def check(self, texts: Sequence[str], probe: Columns, known: Collection[str] = ()) -> list[Verdict]:
@@ -114,7 +114,7 @@ class RewardWorkers:
         Args:
             texts: answers of a language model, or plain sources.
             probe: columns of at least one row.
-            known: the :func:`~reward_code.normal_form.canonical` forms of functions that an answer may repeat beside
+            known: the :func:`~reward_code.normal_form.canonical` forms of functions that an answer may repeat besides
                 the one that counts.
 
         Returns:
@@ -139,7 +139,7 @@ class RewardWorkers:
         """The rewards of rows [start, stop) of the table.
 
         Returns:
-            For each source an array (stop - start,) float32, or its failure, whose row counts as the table's do.
+            For each source an array (stop - start,) float32, or its failure, with the row as numbered in the table.
         """
         if self._table is None:
             raise ValueError("these workers have no table; hand over the columns")
@@ -151,8 +151,8 @@ class RewardWorkers:
     ) -> list[Evaluation | Failure]:
         """The rewards of the rows in `columns`, and the components that the functions name, if they are asked for.
 
-        A source that :meth:`check` has not seen must pass the check of its syntax tree, and runs interpreted, as do all
-        with components or without `compiled`.
+        A source that :meth:`check` has not seen must pass the check of its syntax tree, and runs interpreted, as all do
+        with `components` or without `compiled`.
         """
         compiled = compiled and not components
         rows = _rows(columns)
@@ -213,7 +213,7 @@ class RewardWorkers:
         components: bool = False,
         compiled: bool = True,
     ) -> list[Evaluation | Failure]:
-        """Evaluate rows [start, stop) of `columns`, which are `sent`, or else are the table's."""
+        """Evaluate rows [start, stop) of `columns`, which are `sent` to the workers, or else are the table's."""
         forms = [self._form_of(source) for source in sources]
         results: dict[str | Failure, Evaluation | Failure] = {form: form for form in forms if isinstance(form, Failure)}
         while open_forms := [form for form in dict.fromkeys(forms) if isinstance(form, str) and form not in results]:
@@ -224,7 +224,7 @@ class RewardWorkers:
                 mine = [(job, answer) for job, answer in zip(jobs, answers, strict=True) if job.source == form]
                 failed = next((answer for _, answer in mine if isinstance(answer, Failure)), None)
                 if failed is not None and failed.row is None and mine and mine[0][0].compiled:
-                    # Machine code has hung or crashed. The interpreted function has the last word, and knows the row.
+                    # Machine code hung or crashed. The interpreted function decides, and can tell the row.
                     self._compiled[form] = False
                 else:
                     results[form] = self._joined(mine, columns, start, stop)
@@ -233,7 +233,7 @@ class RewardWorkers:
     def _jobs(
         self, source: str, columns: Columns, start: int, stop: int, sent: bool, components: bool, compiled: bool
     ) -> Iterator[Job]:
-        """The jobs that evaluate one source: machine code is at home in one worker, the rest is split over all."""
+        """The jobs that evaluate one source: machine code stays with one worker, all else is split over all workers."""
         compiled = compiled and self._compiled.get(source, False)
         share = -(-(stop - start) // self._workers)
         size = _COMPILED_ROWS if compiled else min(_INTERPRETED_ROWS, max(_FEWEST_ROWS, share))

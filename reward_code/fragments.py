@@ -1,4 +1,4 @@
-"""Which code is a whole reward function, and what one that is not lacks."""
+"""Which code is a complete reward function, and what an incomplete one lacks."""
 
 import ast
 import re
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from reward_code.names import BUILTINS, MODULE_NAMES
 from reward_code.syntax import Code, Rejected, bindings, names_imported, names_lacked, parse
 
-_GIVEN = {"print", "__name__", *BUILTINS, *MODULE_NAMES["reward_utils"]}  # but code may have its own
+_GIVEN = {"print", "__name__", *BUILTINS, *MODULE_NAMES["reward_utils"]}  # but code may define its own
 _MOST_FUNCTIONS = 8  # versions of the function in one text that are looked at
 
 
 def functions_in(code: Code) -> Iterator[Code]:
     """Yield `code` with one of the functions ``compute_reward`` that it defines, the last one first.
 
-    A method of a class stands beside it, since one that needs the class is refused for using ``self``.
+    A method is taken out of its class; one that needs the class is refused later for using ``self``.
     """
     defined = [statement for statement in code.tree.body if _is_reward(statement)]
     classes = [
@@ -36,7 +36,7 @@ def functions_in(code: Code) -> Iterator[Code]:
         except Rejected:
             yield code
     elif not defined and re.search(r"^[ \t]*def[ \t]+compute_reward\b", code.source, re.MULTILINE):
-        yield code  # not where a function may stand, as the check will say
+        yield code  # not where a function is allowed, as the check will say
 
 
 def is_whole(code: Code) -> bool:
@@ -51,9 +51,9 @@ def is_whole(code: Code) -> bool:
 
 
 def with_helpers(code: Code, helpers: Iterable[Code | None]) -> Code:
-    """Return `code` behind the functions and constants of `helpers` that it needs and lacks.
+    """Return `code` preceded by the functions and constants of `helpers` that it needs and lacks.
 
-    Of two that define the same name, the one in the first helper counts. A statement over variables is never taken.
+    Of two that define the same name, the one in the first helper counts. A statement about variables is never taken.
     """
     lacking = _lacking(code.tree)
     if not lacking:
@@ -78,7 +78,7 @@ def with_helpers(code: Code, helpers: Iterable[Code | None]) -> Code:
 
 @dataclass(frozen=True)
 class _Piece:
-    """A statement of another block: its text, the names that it lacks, and whether it is a function."""
+    """A statement from another block: its text, the names that it lacks, and whether it is a function."""
 
     text: str
     lacks: set[str]
@@ -86,7 +86,7 @@ class _Piece:
 
 
 def _take(name: str, pieces: dict[str, _Piece], excluded: set[str]) -> dict[str, None]:
-    """Return the texts that define `name`, what they need first; nothing if one of them is over a variable."""
+    """Return the texts that define `name`, dependencies first; nothing if one of them depends on a variable."""
     piece = pieces.get(name)
     if piece is None or name in excluded:
         return {}
@@ -100,7 +100,7 @@ def _take(name: str, pieces: dict[str, _Piece], excluded: set[str]) -> dict[str,
 
 
 def _lacking(tree: ast.Module) -> set[str]:
-    """Return the names that ``compute_reward``, and what it needs of `tree`, read and nothing in `tree` defines."""
+    """Return the names that ``compute_reward`` and what it needs in `tree` read and nothing in `tree` defines."""
     if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(tree)):
         return set()
     needed, waiting = {"compute_reward"}, ["compute_reward"]
@@ -154,7 +154,7 @@ def _without_the_class(source: str, of_class: ast.ClassDef) -> str:
 
 
 def _lines_of(statement: ast.stmt) -> tuple[int, int]:
-    """Return the first line of `statement`, counted from 0 and with its decorators, and the line behind its last."""
+    """Return the first line of `statement`, counted from 0 and with its decorators, and the line after its last."""
     decorators = getattr(statement, "decorator_list", [])
     first = min([statement.lineno, *(decorator.lineno for decorator in decorators)])
     return first - 1, statement.end_lineno or first

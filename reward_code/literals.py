@@ -1,4 +1,4 @@
-"""The numbers of a reward function: where they stand, the function with others, and its rewards as they vary."""
+"""The numbers in a reward function: finding them, replacing them, and the rewards as they vary."""
 
 import ast
 from collections import Counter
@@ -13,11 +13,11 @@ from reward_code.syntax import bindings, names_read, parse, unparse
 from tasks.task import Input
 from workers.shared_table import SharedTable
 
-MOST_NUMBERS = 40  # of a function; what comes behind them stays as it is
-MOST_SETS = 2 * (MOST_NUMBERS + 1) + 1  # of numbers at a time: enough for derivatives by all of them
+MOST_NUMBERS = 40  # of a function; any further ones stay as they are
+MOST_SETS = 2 * (MOST_NUMBERS + 1) + 1  # of numbers at a time: enough for central differences in all of them
 
-_NUMBERS = "fitted_numbers"  # the argument in which a function with its numbers left open gets them
-_SMALLEST = 1e-3  # what is smaller guards against a division by zero
+_NUMBERS = "fitted_numbers"  # the argument by which a function with open numbers gets them
+_SMALLEST = 1e-3  # anything smaller guards against a division by zero
 _PROBE_ROWS = 50
 
 
@@ -26,10 +26,10 @@ class Number:
     """A weight, a width or a threshold in a source.
 
     Attributes:
-        value: what it is.
-        line: where it stands, counted from 0.
-        start, stop: between which bytes of the line.
-        node: the same place in the syntax tree.
+        value: its value.
+        line: its line, counted from 0.
+        start, stop: its bytes in the line.
+        node: its node in the syntax tree.
     """
 
     value: float
@@ -40,11 +40,11 @@ class Number:
 
 
 def numbers_in(source: str) -> list[Number]:
-    """Return the numbers of a checked `source` that can be varied, in the order in which they stand.
+    """Return the numbers of a checked `source` that can be varied, in order of appearance.
 
-    They are fractions, and whole numbers that multiply or divide. What is form and no measure stays out: zeros, ones
-    without a name that multiply nothing, exponents, places in arrays, and defaults of parameters; and so does what
-    stands beside the functions in any other form than a named number or a dict of numbers.
+    They are fractions, and whole numbers that multiply or divide. What belongs to the form of a formula is left out:
+    zeros, unnamed ones that multiply nothing, exponents, array indices, and parameter defaults; and so is anything
+    outside the functions other than a named number or a dict of numbers.
     """
     return _Opened(source).numbers
 
@@ -64,13 +64,13 @@ class VariedRewards:
 
     Args:
         inputs: where each variable lies in a row.
-        columns: the rows, R of each.
+        columns: the R rows.
     """
 
     def __init__(self, inputs: Mapping[str, Input], columns: Columns) -> None:
         self._count = len(next(iter(columns.values())))
         widths = {name: column.shape[1] for name, column in columns.items()}
-        # The rows once for each set of numbers: one request for all costs a worker little more than one for one.
+        # The rows once for each set of numbers: one request for all sets costs a worker little more than for one set.
         self._table = SharedTable.create(MOST_SETS * self._count, widths | {"numbers": MOST_NUMBERS})
         for name, column in columns.items():
             self._table.columns[name].reshape(MOST_SETS, *column.shape)[:] = column
@@ -78,10 +78,10 @@ class VariedRewards:
         self._workers = RewardWorkers({**inputs, _NUMBERS: place}, 1, self._table)
 
     def of(self, source: str) -> Callable[[np.ndarray], np.ndarray | None] | None:
-        """Return what gives the rewards (k, R) for k sets of numbers (k, n), None where the function fails for one.
+        """Return a function that gives the rewards (k, R) for k sets of numbers (k, n), or None if one of them fails.
 
-        There may be MOST_SETS of them. None in its place if the function has no numbers, or cannot be compiled with
-        them left open.
+        k may be up to MOST_SETS. Returns None instead if the source has no numbers, or cannot be compiled with open
+        numbers.
         """
         opened = _Opened(source)
         if not opened.numbers:
@@ -115,18 +115,18 @@ class VariedRewards:
 
 
 class _Opened:
-    """A source whose numbers are read from an argument, which every function that needs one hands on.
+    """A source whose numbers are read from an argument, which is handed on to every function that needs it.
 
     Attributes:
         numbers: those that are open.
-        source: the code, in which number n stands as item n of the argument.
+        source: the code, in which item n of the argument takes the place of number n.
     """
 
     def __init__(self, source: str) -> None:
         tree = parse(source)
         self._lines = source.split("\n")
         functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-        # A function that is handed around as a value is called by who knows nothing of the argument.
+        # A function that is passed around as a value is called by code that does not know the argument.
         called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
         uncalled = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in called]
         values = set(names_read(*uncalled))
@@ -146,7 +146,7 @@ class _Opened:
         self.source = unparse(_Opener(places, named, functions.keys() - values).visit(tree)) if self.numbers else source
 
     def _measures(self, tree: ast.AST, form: bool = False) -> Iterator[Number]:
-        """Yield the numbers below a node; `form` says that it is none itself."""
+        """Yield the numbers below a node; with `form`, the node itself is not one."""
         if isinstance(tree, ast.Constant):
             yield from () if form else self._at(tree)
             return
@@ -156,7 +156,7 @@ class _Opened:
                     yield from self._measures(child, _is_form(tree, name, child))
 
     def _at(self, node: ast.Constant) -> Iterator[Number]:
-        """Yield the number that a node is, if it stands in the source as it is."""
+        """Yield the number that a node is, if the source has it literally."""
         line = node.lineno - 1
         start, stop = node.col_offset, node.end_col_offset or 0
         text = self._lines[line].encode()[start:stop].decode(errors="replace") if line < len(self._lines) else ""
@@ -168,7 +168,7 @@ class _Opened:
 
 
 def _is_form(parent: ast.AST, name: str, child: ast.AST) -> bool:
-    """Return whether a constant is part of a formula, and no weight, width or threshold."""
+    """Return whether a constant is part of a formula, not a weight, width or threshold."""
     if not isinstance(child, ast.Constant):
         return False
     if isinstance(parent, ast.BinOp):
@@ -180,10 +180,10 @@ def _is_form(parent: ast.AST, name: str, child: ast.AST) -> bool:
 
 
 def _constants(tree: ast.Module) -> dict[str, dict[object, ast.Constant]]:
-    """Return the fractions beside the functions by name, those of a dict by key, a single one by None.
+    """Return the fractions outside the functions by name, those of a dict by key, a single one by None.
 
-    Left out is what is bound anew anywhere, what other constants or defaults are made of, and a dict that is read in
-    any other way than by one of its keys.
+    Left out are names that are bound again anywhere, those that other constants or defaults are made of, and dicts that
+    are read in any other way than by one of their keys.
     """
     bound = Counter(name for name, _ in bindings(tree))
     bodies = [part for node in tree.body if isinstance(node, ast.FunctionDef) for part in node.body]
@@ -213,7 +213,7 @@ def _constants(tree: ast.Module) -> dict[str, dict[object, ast.Constant]]:
 
 
 class _Opener(ast.NodeTransformer):
-    """Puts items of the argument in the place of numbers, and hands the argument on to `functions` that need it."""
+    """Replaces numbers by items of the argument, and hands the argument on to the `functions` that need it."""
 
     def __init__(self, places: Mapping[int, int], named: Mapping[tuple[str, object], int], functions: set[str]) -> None:
         self._places = places

@@ -1,4 +1,4 @@
-"""What a reward function may use besides its arguments: the names that its check allows and that it finds."""
+"""What a reward function may use besides its arguments: the names that the check allows and its namespace has."""
 
 import __future__
 
@@ -13,7 +13,7 @@ import numpy as np
 
 import reward_utils
 
-# How reward code is compiled to Python's own code: what stands in an annotation is never evaluated.
+# How reward code is compiled to bytecode: annotations are never evaluated.
 ANNOTATIONS_STAY_TEXT = __future__.annotations.compiler_flag
 
 
@@ -22,8 +22,8 @@ def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# What a reward function may use of each module. Nothing of NumPy that touches files, memory layout, global state or
-# randomness, or that returns memory as it was found (np.empty).
+# What a reward function may use of each module. Nothing in NumPy that touches files, memory layout, global state or
+# randomness, or that returns uninitialised memory (np.empty).
 MODULE_NAMES: dict[str, frozenset[str]] = {
     "np": words("""
         abs absolute add all allclose amax amin any append arange arccos arccosh arcsin arcsinh arctan arctan2 arctanh
@@ -64,7 +64,7 @@ def namespace(instead: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
     """A fresh namespace with all these names, in which code can overwrite nothing that others use.
 
     Args:
-        instead: for each module of :data:`MODULE_NAMES` what is to stand in the place of some of its names.
+        instead: for each module of :data:`MODULE_NAMES`, what to put in the place of some of its names.
     """
     linalg = _view(np.linalg, "np.linalg", instead)
     return {
@@ -80,7 +80,7 @@ def _import(name: str, *_: Any) -> types.ModuleType:
     """A part of NumPy that is loaded already.
 
     NumPy's methods, its errors and its printing are partly written in Python; NumPy imports them when they are first
-    needed, by way of the builtins of whoever called it.
+    needed, through the builtins of its caller.
     """
     if name.split(".")[0] == "numpy" and name in sys.modules:
         return sys.modules[name]

@@ -1,8 +1,8 @@
 """The form of a model's code that is checked, run and compiled: no imports, no prints, one name for each thing.
 
-What bears on no reward is left out of the syntax tree: print statements, a main part, an example of the function's
-use, names for types, facts about the code as a module, imports and parameters that nothing uses. Names for modules
-and for what NumPy 2 has renamed become ours. The source as it was written stays what a reader sees.
+What no reward depends on is dropped from the syntax tree: print statements, a main part, examples of the function's
+use, names for types, module metadata, and imports and parameters that nothing uses. Names for modules and for what
+NumPy 2 has renamed are replaced by ours. Readers still see the source as it was written.
 """
 
 import ast
@@ -10,7 +10,7 @@ import ast
 from reward_code.names import BUILTINS, IN_WORDS, MODULE_NAMES
 from reward_code.syntax import Rejected, bindings, dotted, names_lacked, names_read, parse, unparse
 
-# Modules that a reward function may import, with the name under which they are there anyway.
+# Modules that a reward function may import, with the name under which they are available anyway.
 _IMPORTS = {
     "numpy": "np",
     "numpy.linalg": "np.linalg",
@@ -41,10 +41,10 @@ def normal_form(tree: ast.Module) -> list[str]:
     """Bring `tree` into its normal form, in place.
 
     Returns:
-        What was unwrapped, beside the habits that change nothing: one phrase for each.
+        What was unwrapped, apart from habits that change nothing: one phrase for each.
 
     Raises:
-        Rejected: it uses a module that it may not import, or a name for a module has two meanings.
+        Rejected: it uses a module that it may not import, or a module's name is also assigned.
     """
     _Needed(tree).visit(tree)
     form = _NormalForm(tree)
@@ -63,7 +63,7 @@ def canonical(source: str | ast.Module) -> str:
 
 
 class _Needed(ast.NodeTransformer):
-    """Leaves out print statements and what a module says about itself."""
+    """Drops print statements and what a module says about itself."""
 
     def __init__(self, tree: ast.Module) -> None:
         self._needless = set(map(id, _about_itself(tree)))
@@ -76,7 +76,7 @@ class _Needed(ast.NodeTransformer):
 
 
 class _NormalForm(ast.NodeTransformer):
-    """Gives all that is imported our names. Raises Rejected."""
+    """Gives everything that is imported our names. Raises Rejected."""
 
     def __init__(self, tree: ast.Module) -> None:
         self.notes: list[str] = []
@@ -94,7 +94,7 @@ class _NormalForm(ast.NodeTransformer):
         return None if isinstance(node, (ast.Import, ast.ImportFrom)) else _with_a_body(super().visit(node))
 
     def visit_FunctionDef(self, function: ast.FunctionDef) -> ast.AST:
-        """Leave out the parameters of ``compute_reward`` that it cannot be given and does not use."""
+        """Drop the parameters of ``compute_reward`` that it cannot be given and does not use."""
         if function.name == "compute_reward":
             arguments = function.args
             used = set(names_read(*function.body))
@@ -111,7 +111,7 @@ class _NormalForm(ast.NodeTransformer):
         return self.generic_visit(function)
 
     def visit_Name(self, name: ast.Name) -> ast.AST:
-        """Write a name for a module, or for a part of one, as we do."""
+        """Replace a name for a module, or for a part of one, by ours."""
         meaning = self._meanings.get(name.id)
         if meaning is None:
             return name
@@ -120,12 +120,12 @@ class _NormalForm(ast.NodeTransformer):
         return self._renamed(_expression(meaning, name))
 
     def visit_Attribute(self, attribute: ast.Attribute) -> ast.AST:
-        """Write a name that NumPy 2 has renamed as it is now."""
+        """Replace a name that NumPy 2 has renamed by the new one."""
         self.generic_visit(attribute)
         return self._renamed(attribute)
 
     def visit_Call(self, call: ast.Call) -> ast.AST:
-        """Write what NumPy 2 has removed, ``x.ptp()`` and ``np.asfarray(x)``, as what it says instead."""
+        """Replace what NumPy 2 has removed, ``x.ptp()`` and ``np.asfarray(x)``, as it recommends."""
         self.generic_visit(call)
         function = call.func
         if isinstance(function, ast.Attribute) and function.attr == "ptp" and dotted(function) != "np.ptp":
@@ -155,7 +155,7 @@ class _NormalForm(ast.NodeTransformer):
             if isinstance(statement, ast.Import):
                 known = alias.name in _IMPORTS or alias.name in _IMPORTS_FOR_ANNOTATIONS
                 meaning = _IMPORTS.get(alias.name)
-                if not alias.asname and "." in alias.name:  # binds the first part alone, which has a meaning anyway
+                if not alias.asname and "." in alias.name:  # binds only the first part, which has a meaning anyway
                     bound, meaning = alias.name.split(".")[0], None
             else:
                 known, meaning = self._meaning_in(statement, alias.name)
@@ -191,7 +191,7 @@ def _with_a_body(node: ast.AST) -> ast.AST:
 
 
 def _names_a_type(statement: ast.stmt, types: set[str]) -> bool:
-    """Return whether this does nothing but give a type, with one of the names `types` in it, a name."""
+    """Return whether this only gives a name to a type that has one of the names `types` in it."""
     if not isinstance(statement, (ast.Assign, ast.AnnAssign)) or statement.value is None:
         return False
     parts = list(ast.walk(statement.value))
@@ -222,10 +222,10 @@ def _is_print(node: ast.AST) -> bool:
 
 
 def _about_itself(tree: ast.Module) -> list[ast.stmt]:
-    """Return the statements beside the functions that no reward depends on.
+    """Return the statements outside the functions that no reward depends on.
 
-    They are a main part, what is said of the module (``__all__``), prints, words, examples of the function's use,
-    which call it, and what nothing but these reads.
+    They are a main part, module metadata (``__all__``), prints, prose, examples of the function's use, which call it,
+    and what only these read.
     """
     needless = [statement for statement in tree.body if _is_main_part(statement) or _is_said_of_module(statement)]
     needless += [statement for statement in tree.body if _is_prose(statement) or _is_example(statement)]
@@ -260,7 +260,7 @@ def _is_said_of_module(statement: ast.stmt) -> bool:
 
 
 def _is_prose(statement: ast.stmt) -> bool:
-    """Return whether this is a print, or words that happen to be Python: it calls nothing, and nothing comes of it."""
+    """Return whether this is a print, or prose that happens to be Python: it calls nothing and has no effect."""
     does = (ast.Call, ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom)
     words = isinstance(statement, ast.Expr) and not any(isinstance(part, does) for part in ast.walk(statement))
     return words or _is_print(statement)

@@ -1,4 +1,4 @@
-"""The worker processes that run reward functions: who does what, for how long, and what if one does not come back."""
+"""The worker processes that run reward functions: which one does what, for how long, and what if one is lost."""
 
 import mmap
 import os
@@ -20,8 +20,8 @@ from workers.shared_table import SharedTable
 if TYPE_CHECKING:
     from tasks.task import Input
 
-_COMPILE_SECONDS = 120.0  # on top of a job's own time, where a worker has to compile first
-_SOURCES_OF_A_WORKER = 64  # then it makes room for a fresh one: a compiled function keeps about 4 MB for good
+_COMPILE_SECONDS = 120.0  # on top of a job's own time, if a worker has to compile first
+_SOURCES_OF_A_WORKER = 64  # then it is replaced: a compiled function keeps about 4 MB for good
 _NO_ROW = -1
 
 
@@ -44,7 +44,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Job:
-    """One request about one source: what the worker gets as `header`, its rows if they are not in the table, its time.
+    """One request about one source: the `header` for the worker, rows that are not in the table, and the time limit.
 
     `header["do"]` is "prove", "compile" or "evaluate". An evaluation names the rows [start, stop), whether the function
     is compiled, and whether its components are wanted.
@@ -62,10 +62,10 @@ class Job:
 
 
 class _RewardWorker(WorkerProcess):
-    """A process, what it knows, and the integer in which it says at which row it is."""
+    """A process, what it has seen, and the shared integer in which it reports its current row."""
 
     def __init__(self, start: Header, table: SharedTable | None) -> None:
-        self.sources: dict[str, bool] = {}  # that it has seen, and whether it has machine code of each
+        self.sources: dict[str, bool] = {}  # that it has seen, and whether it has machine code for each
         fd = _shared_integer()
         try:
             self._progress = np.frombuffer(mmap.mmap(fd, 8), np.int64)
@@ -79,7 +79,7 @@ class _RewardWorker(WorkerProcess):
             os.close(fd)
 
     def prepare(self, job: Job) -> pool.Job:
-        """Return the message for a job that this worker is given, with the time that it needs."""
+        """Return the message that gives this worker a job, with its time limit."""
         compiles = job.compiled and not self.sources.get(job.source)
         self.sources[job.source] = job.compiled or self.sources.get(job.source, False)
         self._progress[0] = _NO_ROW
@@ -87,22 +87,22 @@ class _RewardWorker(WorkerProcess):
         return pool.Job({**job.header, "source": job.source, "seconds": seconds}, seconds, job.columns)
 
     def row(self, job: Job) -> int | None:
-        """The row of its job at which the worker is, or was when it ended; None if it had not come to one."""
+        """The row of its job at which the worker is, or was when it exited; None if it had not reached any."""
         row = int(self._progress[0])
         return row if 0 <= row < job.header.get("stop", row + 1) - job.header.get("start", 0) else None
 
 
 class RewardPool:
-    """`count` reward workers. A worker that hangs or ends is replaced, and the job that it was busy with fails.
+    """`count` reward workers. A worker that hangs or exits is replaced, and the job that it was busy with fails.
 
     Args:
         inputs: where each variable lies in a row.
         count: number of processes.
-        table: rows that they can read without being sent them.
+        table: rows in shared memory, which need not be sent to them.
         memory_limit_mb: memory that each may take beyond what it has after its start.
 
     Attributes:
-        missing_containment: what the machine cannot give them of their containment; known once a job is done.
+        missing_containment: the parts of their containment that the machine lacks; known once a job is done.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class RewardPool:
         failed: dict[str, Failure] = {}
 
         def next_job(worker: _RewardWorker) -> pool.Job | None:
-            # Machine code is used where it is: the worker that has compiled a source, or is about to, keeps it.
+            # Machine code stays where it is: with the worker that has compiled a source, or is about to.
             elsewhere = {source for other in self._workers if other is not worker for source in _compiled(other)}
             for number in list(waiting):
                 job = jobs[number]
@@ -165,7 +165,7 @@ class RewardPool:
         self._workers.close()
 
     def _judge(self, worker: _RewardWorker, job: Job, outcome: Answer | Lost) -> Answer | Failure:
-        """Return the answer if it is one, else how the function failed; replaces a worker that cannot be kept."""
+        """Return the answer if it is valid, else how the function failed; replace a worker that cannot be kept."""
         if isinstance(outcome, Lost):
             if outcome.kind == "late" or "SIGPROF" in outcome.how:
                 return Failure("timeout", f"it did not end within {job.seconds:.3g} s", worker.row(job))
@@ -189,12 +189,12 @@ def _compiled(worker: _RewardWorker) -> list[str]:
 
 
 def _is_innocent(lost: Lost, row: int | None) -> bool:
-    """Whether a job may have been lost for no fault of its function: its worker had not begun, or was stopped."""
+    """Whether a job may have been lost through no fault of its function: its worker had not begun, or was stopped."""
     return lost.kind == "stopped" or (lost.kind == "died" and row is None and "SIGPROF" not in lost.how)
 
 
 def _validate(answer: Answer, job: Job) -> None:
-    """Raise ValueError, or whatever follows from its form, for something that is not an answer to the job."""
+    """Raise ValueError, or whatever its form leads to, for something that is not an answer to the job."""
     header, arrays = answer.header, answer.arrays
     if "failed" in header:
         kind, reason, row = header["failed"]
@@ -221,10 +221,10 @@ def _validate(answer: Answer, job: Job) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """All of the environment variables that a reward worker gets: no keys, no paths but those that Python needs."""
+    """All the environment variables that a reward worker gets: no keys, and only the paths that Python needs."""
     needed = {name: os.environ[name] for name in ("PYTHONPATH", "LD_LIBRARY_PATH") if name in os.environ}
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-    # For vectors of three, level 1 gives machine code that is a third faster than that of level 3, and gives it sooner.
+    # For vectors of three, level 1 gives machine code that is a third faster than that of level 3, and compiles sooner.
     return {**needed, **dict.fromkeys(threads, "1"), "NUMBA_OPT": "1", "PYTHONHASHSEED": "0"}
 
 

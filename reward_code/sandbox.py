@@ -1,8 +1,8 @@
-"""The limits that a process takes upon itself before it runs code that it does not trust.
+"""The limits that a process puts on itself before it runs code that it does not trust.
 
-Two kinds. Resource limits are POSIX: no file grows, no descriptor is opened, no process is started, memory is bounded.
-On Linux a filter of system calls comes on top: whatever is not needed for computing and for talking through an open
-socket is refused by the kernel, for every thread, and nothing can lift that again. Neither needs privileges.
+There are two kinds. Resource limits are POSIX: no file grows, no descriptor is opened, no process is started, memory is
+bounded. On Linux a system call filter (seccomp) comes on top: whatever is not needed for computing and for talking over
+an open socket is refused by the kernel, for every thread, and nothing can undo that. Neither needs privileges.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import struct
 import sys
 from pathlib import Path
 
-# The system calls that are left, by machine: computing, memory, time, and the socket that is open already.
+# The system calls that are still allowed, by machine: computing, memory, time, and the socket that is already open.
 _CALLS = {
     "x86_64": {
         **{"read": 0, "write": 1, "close": 3, "mmap": 9, "mprotect": 10, "munmap": 11, "brk": 12, "rt_sigprocmask": 14},
@@ -43,7 +43,7 @@ _CALLS = {
     },
 }
 _IOCTL = {"x86_64": 16, "aarch64": 29}
-_FIONBIO = 0x5421  # the one ioctl that is left: Python's sockets set their blocking mode with it
+_FIONBIO = 0x5421  # the only allowed ioctl: Python's sockets set their blocking mode with it
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
 _ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_*
 
@@ -63,15 +63,15 @@ class _Program(ctypes.Structure):
 
 
 def enter(memory_mb: int) -> str:
-    """Take the limits, for good.
+    """Put the limits in place, for good.
 
-    Everything that will be needed must be open, imported and mapped already. Output goes nowhere afterwards.
+    Everything that will be needed must already be open, imported and mapped. Output is discarded afterwards.
 
     Args:
         memory_mb: address space beyond what the process has now, in MB.
 
     Returns:
-        What could not be had on this machine, in words; empty if nothing is missing.
+        What this machine does not support, in words; empty if nothing is missing.
     """
     missing = []
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -101,7 +101,7 @@ def _limit_memory(memory_mb: int) -> bool:
 
 
 def _filter_calls() -> str:
-    """Install the filter; returns why that could not be done, or nothing."""
+    """Install the filter; return why that could not be done, or nothing."""
     machine = platform.machine()
     if sys.platform != "linux" or machine not in _CALLS or sys.maxsize < 2**32:
         return f"not known for {sys.platform} on {machine}"
@@ -116,7 +116,7 @@ def _filter_calls() -> str:
 
 
 def _filter(machine: str) -> bytes:
-    """The filter as BPF instructions of eight bytes: the calls of `machine` that are left, and EPERM for all others."""
+    """The filter as BPF instructions of eight bytes: the calls allowed on `machine`, and EPERM for all others."""
     numbers = [*_CALLS[machine].values()]
     steps = [(_LOAD, 0, 0, _AT_ARCHITECTURE), (_IF_EQUAL, 1, 0, _ARCHITECTURE[machine]), (_RETURN, 0, 0, _REFUSE)]
     steps.append((_LOAD, 0, 0, _AT_NUMBER))

@@ -1,7 +1,7 @@
-"""Reward code in the part of Python that Numba knows: the same rewards, and nothing else.
+"""Rewrites reward code into the part of Python that Numba supports: the same rewards, and nothing else.
 
-What does not bear on the reward is taken out of the syntax tree, the components above all; the numbers in a dict of
-weights stand where they are read; and some spellings are exchanged for others.
+What the reward does not depend on is removed from the syntax tree, above all the components; the numbers in a dict of
+weights are put where they are read; and some spellings are exchanged for others.
 """
 
 import ast
@@ -11,7 +11,7 @@ from reward_code.syntax import bindings
 
 
 def simplified(tree: ast.Module) -> ast.Module:
-    """`tree`, changed in place, with a ``compute_reward`` that returns the reward alone.
+    """`tree`, changed in place, with a ``compute_reward`` that returns only the reward.
 
     The builtins ``abs``, ``all``, ``any``, ``float`` and ``sum`` are called as ``__abs``, ``__all`` and so on.
     """
@@ -88,7 +88,7 @@ class _Respelled(ast.NodeTransformer):
 
 
 def _weights(tree: ast.Module) -> dict[str, dict[object, ast.expr]]:
-    """Return the numbers in each dict that stands beside the functions and whose name nothing else binds."""
+    """Return the numbers in each dict outside the functions whose name nothing else binds."""
     bound = Counter(name for name, _ in bindings(tree))
     weights: dict[str, dict[object, ast.expr]] = {}
     for statement in tree.body:
@@ -105,7 +105,7 @@ def _weights(tree: ast.Module) -> dict[str, dict[object, ast.expr]]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The reward alone
+# Only the reward
 
 
 class _RewardOnly(ast.NodeTransformer):
@@ -125,7 +125,7 @@ class _RewardOnly(ast.NodeTransformer):
 
 
 def _drop_unread(function: ast.FunctionDef) -> bool:
-    """Put ``pass`` in the place of statements that change nothing but names which nothing reads; whether any did."""
+    """Replace statements that only change names which nothing reads by ``pass``; return whether there were any."""
     changes = {id(node): name for node in ast.walk(function) if (name := _changed_name(node))}
     of_changes = set(map(id, changes.values()))
     read = {

@@ -1,4 +1,4 @@
-"""A source's syntax tree, or the reason why it has none, and what can be read off a tree."""
+"""A source's syntax tree, or the reason why it has none, and what a tree tells."""
 
 import ast
 import warnings
@@ -9,7 +9,7 @@ _LONGEST_SOURCE = 30_000
 
 
 def printable_line(text: str) -> str:
-    """Return `text`, which may have been written to do harm, in a form fit for a log and for a terminal."""
+    """Return `text`, which may have been written to do harm, in a form that is safe for a log and a terminal."""
     printable = "".join(character if character.isprintable() else " " for character in text[:1000])
     return " ".join(printable.split())[:500]
 
@@ -37,7 +37,7 @@ class Code:
     Attributes:
         source: its text.
         tree: the syntax tree of the text.
-        unwrapped: what it was found in and rid of, one phrase for each.
+        unwrapped: what was stripped from it, one phrase for each.
     """
 
     source: str
@@ -71,7 +71,7 @@ def unparse(tree: ast.Module) -> str:
 
 
 def dotted(node: ast.AST | None) -> str | None:
-    """Return ``np.linalg`` for the node that says so, and None for anything that is not a dotted name."""
+    """Return a dotted name such as ``np.linalg`` as text, and None for anything else."""
     parts: list[str] = []
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)

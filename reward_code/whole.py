@@ -1,4 +1,4 @@
-"""What the check asks of the code as a whole: its signature, depth and names, no clock, and no call of itself."""
+"""What the check requires of the code as a whole: its signature, depth and names, no clock, and no recursion."""
 
 import ast
 import dis
@@ -13,13 +13,13 @@ from errors import nearest
 from reward_code.names import ANNOTATIONS_STAY_TEXT, BUILTINS, IN_WORDS, MODULE_NAMES
 from reward_code.syntax import Rejected, bindings
 
-_DEEPEST_TREE = 100  # nodes within nodes; whatever walks a tree later takes up to seven calls for each
-_CLOCK = re.compile(r"now|today", re.I)  # which NumPy reads as the present time, given one of these types
+_DEEPEST_TREE = 100  # nested nodes; later tree walks take up to seven calls for each
+_CLOCK = re.compile(r"now|today", re.I)  # NumPy reads these as the current time, given one of the types below
 _DATES = re.compile(r"M8|datetime64|^[<>=|]?M$")
 
 
 def check_whole(tree: ast.Module, inputs: Mapping[str, Any]) -> None:
-    """Raise Rejected unless `tree` defines a function of `inputs` alone, which is the same at each call."""
+    """Raise Rejected unless `tree` defines a function of only `inputs`, which is the same at each call."""
     _check_signature(tree, inputs)
     _check_clock(tree)
     _check_names(tree)
@@ -43,7 +43,7 @@ def _check_signature(tree: ast.Module, inputs: Mapping[str, Any]) -> None:
 
 
 def check_depth(tree: ast.Module) -> None:
-    """Raise Rejected for code so deep that whatever walks its tree might run out of stack."""
+    """Raise Rejected for code so deep that walking its tree might exhaust the stack."""
     level: list[ast.AST] = [tree]
     for _ in range(_DEEPEST_TREE):
         level = [child for node in level for child in ast.iter_child_nodes(node)]
@@ -58,7 +58,7 @@ def _check_clock(tree: ast.Module) -> None:
 
 
 def _check_names(tree: ast.Module) -> None:
-    """Every name that the compiler would look up outside of the functions must be defined here, or be allowed."""
+    """Raise Rejected unless every name that is looked up outside the functions is defined here or allowed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,7 +1,7 @@
 """The process in which reward functions run: it proves, compiles and evaluates them, and does nothing else.
 
-Generated code is executed here and nowhere else, behind the limits of `sandbox.py`. The first message says what the
-inputs are and how much memory may be taken; every later one names the source that it is about, and is answered with
+Generated code is executed here and nowhere else, within the limits of `sandbox.py`. The first message says what the
+inputs are and how much memory may be used; every later one names the source that it is about, and is answered with
 numbers or with a failure: ``{"failed": [kind, reason, row]}``.
 """
 
@@ -26,7 +26,7 @@ from workers.process import Arrays, Header, serve
 from workers.shared_table import SharedTable
 
 _LARGEST = float(np.finfo(np.float32).max)
-_CHUNK = 8192  # rows that are float64 at the same time
+_CHUNK = 8192  # rows that are converted to float64 at a time
 _SECONDS_A_ROW = 2e-3
 _AGREEMENT = 1e-6  # relative, between the compiled function and the interpreted one
 _SHARED = (
@@ -35,7 +35,7 @@ _SHARED = (
     "numpy",
     "reward_utils",
     "reward_code.names",
-)  # modules that all functions have in common
+)  # modules that all functions share
 _STATELESS = (
     *(int, float, complex, str, range, np.number, np.bool_),
     *(types.NoneType, types.EllipsisType, types.GenericAlias, types.UnionType),
@@ -49,7 +49,7 @@ class Failed(Exception):
     Attributes:
         kind: a short word to count by.
         reason: one line.
-        row: the row at which it happened, counted from the first of the request; None if at no row.
+        row: the row at which it happened, counted from the first of the request; None if it was at none.
     """
 
     def __init__(self, kind: str, reason: str, row: int | None = None) -> None:
@@ -64,8 +64,8 @@ class Executable:
 
     Args:
         source: code that defines ``compute_reward``.
-        inputs: for every argument that it may have: column, start, stop and shape of where it lies in a row.
-        progress: one integer; the row that is being computed, for the parent to read should this process end.
+        inputs: for every argument that it may have, where it lies in a row: column, start, stop and shape.
+        progress: one integer, the row that is being computed, for the parent to read if this process dies.
     """
 
     def __init__(self, source: str, inputs: dict[str, Any], progress: np.ndarray) -> None:
@@ -87,7 +87,7 @@ class Executable:
     def components(self, columns: Arrays) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """The rewards (n,) and the function's own parts of them by name, each (n,) float32. Raises Failed.
 
-        A part that a row does not name, or for which it has no finite number, counts as 0 there.
+        A part that is missing in a row, or is not a finite number there, counts as 0.
         """
         rewards = np.empty(_length(columns))
         parts: dict[str, np.ndarray] = {}
@@ -101,8 +101,8 @@ class Executable:
     def fast(self, columns: Arrays) -> np.ndarray:
         """The reward of every row (n,) float64, compiled if possible. Raises Failed.
 
-        The interpreted function has the last word: a row on which the compiled one raises, or for which it has no
-        finite reward, is computed again.
+        The interpreted function is authoritative: it recomputes every row on which the compiled one raises or has no
+        finite reward.
         """
         if self._compiled is None:
             return self.interpreted(columns)
@@ -122,7 +122,7 @@ class Executable:
             self._compiled = compile_rows(self._source, [tuple(shape) for *_, shape in self._places])
 
     def disagreement(self, columns: Arrays) -> str:
-        """Why the compiled function cannot stand for the interpreted one, judged by `columns`; or nothing."""
+        """Why the compiled function cannot replace the interpreted one, judged by `columns`; or nothing."""
         expected = self.interpreted(columns)
         compiled = self._by_machine_code(columns)
         there = np.isfinite(compiled)
@@ -174,7 +174,7 @@ class Worker:
         if header["do"] == "start":
             return self._start(header)
         self._progress[0] = -1
-        signal.setitimer(signal.ITIMER_PROF, header["seconds"])  # ends the process, even when nobody watches it
+        signal.setitimer(signal.ITIMER_PROF, header["seconds"])  # kills the process, even when nobody watches it
         try:
             with np.errstate(all="ignore"), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -221,7 +221,7 @@ class Worker:
         rewards = function.interpreted(columns)
         half_way = time.process_time()
         again = function.interpreted(columns, backwards=True)
-        # The quicker of the two: the first calls may cost more once, and the machine may be busy with other things.
+        # The faster of the two: first calls may cost extra, and the machine may be busy with other things.
         seconds = min(half_way - started, time.process_time() - half_way) / len(rewards)
         if seconds > _SECONDS_A_ROW:
             raise Failed("timeout", f"a call takes {seconds * 1e3:.1f} ms; {_SECONDS_A_ROW * 1e3:g} ms are allowed")
@@ -250,7 +250,7 @@ class Worker:
         if header["compiled"]:
             try:
                 function.compile()
-            except Exception as error:  # it could once; the parent will ask for the interpreted function
+            except Exception as error:  # it worked before; the parent will ask for the interpreted function
                 raise Failed("error", _line(error)) from None
         compute = function.fast if header["compiled"] else function.interpreted
         rewards = np.empty(_length(columns), np.float32)
@@ -269,7 +269,7 @@ def _length(columns: Arrays) -> int:
 
 
 def _immutable(array: np.ndarray) -> np.ndarray:
-    """A copy in memory that nothing can make writable again; a mere flag can be set back by who finds the owner."""
+    """A copy in memory that nothing can make writable again; a mere flag can be reset on the array's owner."""
     return np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape)
 
 
@@ -294,10 +294,10 @@ def _define(source: str) -> tuple[Callable[..., Any], list[str]]:
 
 
 class _Constants:
-    """What stands beside the functions, made such that no call can leave anything in it for the next.
+    """What is defined outside the functions, frozen so that no call can leave anything in it for the next.
 
     Args:
-        given: what the code finds when it begins, and may give other names.
+        given: what the code's namespace has at the start; the code may give it other names.
     """
 
     def __init__(self, given: Iterable[Any]) -> None:
@@ -345,16 +345,16 @@ def _line(error: BaseException) -> str:
     """The error's type and text in one line."""
     try:
         lines = str(error).splitlines()
-    except BaseException:  # the text of an error may be generated code, too
+    except BaseException:  # the text of an error may run generated code, too
         lines = []
     telling = [line for line in lines if line.strip() and not line.startswith("Failed in nopython")]
     return printable_line(f"{type(error).__name__}: {' '.join(telling[:4])}")[:240]
 
 
 def _number(value: Any) -> float | None:
-    """A real scalar of Python or NumPy, or the one element of an array, as float; None for everything else.
+    """A real scalar of Python or NumPy, or the only element of an array, as float; None for everything else.
 
-    A truth value counts as 0 or 1.
+    A boolean counts as 0 or 1.
     """
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.reshape(())[()]
@@ -384,7 +384,7 @@ def _reward(result: Any, row: int) -> float:
 def _parts(result: Any) -> Iterator[tuple[str, float]]:
     if isinstance(result, (tuple, list)) and len(result) > 1 and isinstance(result[1], dict):
         for name, part in itertools.islice(result[1].items(), names.MOST_COMPONENTS):
-            if not isinstance(name, str):  # the text of anything else can be too long, or too deep, to be had
+            if not isinstance(name, str):  # the text of anything else may be too long, or too deeply nested
                 number = _number(name)
                 name = "" if number is None else f"{number:g}"
             value = _number(part)

@@ -1,7 +1,7 @@
 """What code comes wrapped in when a model has written it, and the text inside: fences, JSON, web pages, prompts, diffs.
 
-Each function gives texts that may be the code, in the order in which they should be tried; whether one is, Python's
-own parser says (`reward_code.answers`).
+Each function gives texts that may be the code, in the order in which they should be tried; Python's own parser decides
+whether one is (`reward_code.answers`).
 """
 
 import ast
@@ -34,7 +34,7 @@ _TYPOGRAPHIC = str.maketrans(
         "…": "...",
     }
 )
-# Punctuation and digits of full and of small width, and of Chinese texts, as ASCII has them.
+# Full-width, small and Chinese punctuation and digits, as ASCII.
 _FULL_WIDTH = str.maketrans(
     {
         **{
@@ -66,12 +66,12 @@ _MOST_TRIES = 20
 
 
 def plain(text: str) -> str:
-    """Return `text` with line ends and spaces as Python knows them, and without invisible characters."""
+    """Return `text` with line ends and spaces that Python accepts, and without invisible characters."""
     return text.replace("\r\n", "\n").replace("\r", "\n").translate(_INVISIBLE).translate(_SPACES)
 
 
 def behind_thinking(text: str) -> list[str]:
-    """Return what stands behind the last thinking section, and the whole text, which counts if nothing stands there."""
+    """Return what follows the last thinking section, and the whole text, which counts if nothing follows."""
     ends = list(_END_OF_THINKING.finditer(text))
     return [text[ends[-1].end() :], text] if ends else [text]
 
@@ -112,7 +112,7 @@ def _fence(line: str) -> re.Match[str] | None:
 def _body(lines: list[str], indent: str) -> str:
     if ">" in indent:  # a quotation: every line begins with the mark
         lines = [re.sub(r"^[ \t]*>[ \t]?", "", line) for line in lines]
-    return re.sub(r"(`{3,}|~{3,})\s*\Z", "", "\n".join(lines))  # a fence that closes behind code in the same line
+    return re.sub(r"(`{3,}|~{3,})\s*\Z", "", "\n".join(lines))  # a fence that closes after code on the same line
 
 
 def spellings(code: str) -> Iterator[tuple[str, str]]:
@@ -124,7 +124,7 @@ def spellings(code: str) -> Iterator[tuple[str, str]]:
 
 
 def characters(code: str) -> Iterator[tuple[str, str]]:
-    """Yield `code` as it is, and with the characters of Python in the place of others that look or mean alike."""
+    """Yield `code` as it is, and with Python's characters in place of others that look or mean the same."""
     yield code, ""
     spaced = code.expandtabs(4)
     yield spaced, ""
@@ -133,21 +133,21 @@ def characters(code: str) -> Iterator[tuple[str, str]]:
 
 
 def _dedented(code: str) -> str:
-    """Return `code` without the indentation of its first line, where the later lines have at least that or nothing."""
+    """Return `code` without the indentation of its first line; lines that are indented less stay as they are."""
     lines = code.strip("\n").split("\n")
     width = len(lines[0]) - len(lines[0].lstrip())
     return "\n".join(line[width:] if not line[:width].strip() else line for line in lines)
 
 
 def unwrapped(text: str) -> Iterator[tuple[str, str]]:
-    """Yield what `text` may be a wrapping of, other than fences and JSON; with each, the name of the wrapping."""
+    """Yield what `text` may be a wrapping of (fences and JSON aside), each with the name of the wrapping."""
     if _ENTITY.search(text) or _TAG.search(text):
         for page in _page(text):
             yield page, "a page of HTML or XML"
     if _PROMPT.search(text):
         lines = text.split("\n")
         marked = [line for line in lines if _ANY_PROMPT.match(line)]
-        for kept in (marked, lines):  # what has no mark is output, or the rest of a function that has but one
+        for kept in (marked, lines):  # lines without a mark are output, or belong to a function with only one mark
             yield "\n".join(_ANY_PROMPT.sub("", line) for line in kept), "prompt marks"
     if _NUMBERED.search(text):
         yield "\n".join(_NUMBER.sub("", line) for line in text.split("\n")), "line numbers"
@@ -158,7 +158,7 @@ def unwrapped(text: str) -> Iterator[tuple[str, str]]:
 
 
 def has_entities(text: str) -> bool:
-    """Return whether `text` spells characters as HTML does, which as Python means something else."""
+    """Return whether `text` spells characters as HTML does, which means something else in Python."""
     return _ENTITY.search(text) is not None
 
 
@@ -179,7 +179,7 @@ def _page(text: str) -> Iterator[str]:
 
 
 def _new_sides(text: str) -> Iterator[str]:
-    """Yield what the only hunk of a diff leaves in the place of what was there."""
+    """Yield the new text that the only hunk of a diff gives."""
     lines = text.split("\n")
     if sum(line.startswith("@@") for line in lines) <= 1:
         heads = ("@@", "---", "+++", "-", "diff ", "index ", "\\")
@@ -188,7 +188,7 @@ def _new_sides(text: str) -> Iterator[str]:
 
 def strings_in_json(text: str) -> list[str]:
     """Return the strings in the JSON values, or in the literals of Python, of `text` that define the function."""
-    decoder = json.JSONDecoder(strict=False)  # models write line ends into strings as they are
+    decoder = json.JSONDecoder(strict=False)  # models put unescaped line breaks into strings
     found: list[str] = []
     end = tries = 0
     for mark in re.finditer(r"""[\[{"]""", text):
@@ -206,7 +206,7 @@ def strings_in_json(text: str) -> list[str]:
 
 
 def _python_strings(text: str) -> list[str]:
-    """Return the strings that define the function in a literal of Python, which may stand between prose."""
+    """Return the strings that define the function in a Python literal, which may be surrounded by prose."""
     start, end = re.search(r"[\[{]", text), max(text.rfind("]"), text.rfind("}")) + 1
     for literal in (text, text[start.start() : end] if start else ""):
         try:

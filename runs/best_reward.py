@@ -1,4 +1,4 @@
-"""The reward function that a run hands out, as a file of its own that says where it comes from."""
+"""The reward function that a run chooses, as a file of its own that states its origin."""
 
 import ast
 
@@ -16,14 +16,14 @@ NAME = "best_reward.py"
 def best_reward(
     args: Arguments, task: Task, best: Candidate, function: RewardFunction | None, final: Score | None
 ) -> str:
-    """Return the source behind a head of comments, with the imports that it needs outside of a run.
+    """Return the source below a header of comments, with the imports that it needs outside of a run.
 
     Args:
         args: the flags.
         task: the task.
         best: the policy that was chosen.
         function: what it learned from, None for the human-designed reward.
-        final: how it did in fresh episodes on which nothing was chosen, None when the run was interrupted.
+        final: how it did in fresh episodes that had no part in the choice, None when the run was interrupted.
     """
     source = function.source if function else task.human_reward.source if task.human_reward else ""
     head = {
@@ -55,7 +55,7 @@ def _success(best: Candidate, final: Score | None) -> str:
 
 
 def _imports(source: str) -> str:
-    """Return what reward code has without importing it, as the imports that a file needs."""
+    """Return the imports that a file needs for the names that reward code has without importing them."""
     names = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
     known = {"math": "import math", "np": "import numpy as np", "reward_utils": "import reward_utils"}
     lines = [line for name, line in known.items() if name in names]

@@ -1,4 +1,4 @@
-"""Where a run can be watched in a browser: TensorBoard, and Weights & Biases where that is wanted."""
+"""Where a run can be watched in a browser: TensorBoard, and Weights & Biases if configured."""
 
 import functools
 import html
@@ -13,7 +13,7 @@ from runs import weights_and_biases
 
 
 class Boards:
-    """Both of them, under the same names: the part before the slash groups what belongs together.
+    """Both of them, with the same metric names: the part before the slash groups what belongs together.
 
     Args:
         directory: the run's.
@@ -21,7 +21,7 @@ class Boards:
 
     Attributes:
         note: a line for the user, or nothing.
-        purge_step: from which env step on TensorBoard is to forget what a run wrote before it was resumed.
+        purge_step: env step from which TensorBoard drops what a run wrote before it was resumed.
     """
 
     def __init__(self, directory: Path, config: Mapping[str, Any]) -> None:
@@ -45,9 +45,9 @@ class Boards:
             self._wandb.log(scalars, step=env_steps)
 
     def reward_code(self, slot: int, source: str, round: int) -> None:
-        """Show the reward function that a slot has from a search round on, as text."""
+        """Show a slot's reward function as of a search round, as text."""
         name = f"reward_code/slot_{slot}"
-        indented = "\n".join(f"    {line}" for line in source.splitlines())  # which is what Markdown shows as it is
+        indented = "\n".join(f"    {line}" for line in source.splitlines())  # which Markdown shows verbatim
         self._tensorboard.add_text(name, indented, round)
         if self._wandb is not None:
             from wandb import Html
@@ -55,14 +55,14 @@ class Boards:
             self._wandb.log({name: Html(f"<pre>{html.escape(source)}</pre>")}, commit=False)
 
     def close(self) -> None:
-        """Write what is not written yet."""
+        """Write what has not been written yet."""
         self._tensorboard.close()
         if self._wandb is not None:
             self._wandb.finish()
 
 
 def show_video(directory: Path, video: Path, env_steps: int) -> str:
-    """Show a video of the policy of an ended run where the run is at Weights & Biases, if it is there at all.
+    """Show a video of a finished run's policy in its Weights & Biases run, if there is one.
 
     TensorBoard, which would need an encoder of its own, does not get it. Return a line for the user, or nothing.
     """
@@ -80,7 +80,7 @@ def show_video(directory: Path, video: Path, env_steps: int) -> str:
 def grouped(row: Mapping[str, Any]) -> dict[str, float]:
     """Return the finite numbers of a row of metrics.jsonl by ``quantity/agent_k``, ``quantity/best`` or ``run/name``.
 
-    How episodes were run, and what each search round cost, is left out: the one never changes, the other is in the sum.
+    How episodes were run and what each search round cost are left out: one never changes, the other is in the totals.
     """
     agents = {f"agent_{agent}": figures for agent, figures in row["agents"].items()} | {"best": row["best"]}
     named = {f"{name}/{agent}": value for agent, figures in agents.items() for name, value in figures.items()}

@@ -1,7 +1,7 @@
-"""The policy that a run hands out: the few best of all evaluations, confirmed on fresh episodes before one is chosen.
+"""The final policy of a run: the few best of all evaluations are compared on fresh episodes before one is chosen.
 
-The best of many noisy evaluations flatters: its figure is high partly by luck. So candidates are compared on episodes
-on which none of them was picked.
+The best of many noisy evaluations is biased upwards: its figure is high partly by luck. So candidates are compared on
+episodes that had no part in picking them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 
 from models import flat_network
 
-CANDIDATES = 5  # that are kept
+CANDIDATES = 5  # number that is kept
 
 Figures = dict[str, float]
 """What `tasks.episode.Score.summary` returns."""
@@ -30,7 +30,7 @@ class Candidate:
         fitness: what it is ranked by, larger is better: as confirmed, else as evaluated.
         evaluated: what the evaluation found.
         networks: its state dicts by file name, see `Population.networks`.
-        confirmed: what the last confirmation found, None before one.
+        confirmed: what the last confirmation found, None before the first.
     """
 
     agent: int
@@ -72,16 +72,16 @@ class Champions:
 
     @property
     def best(self) -> Candidate | None:
-        """The first of them."""
+        """The best candidate, None before the first evaluation."""
         return self.candidates[0] if self.candidates else None
 
     @property
     def success_rate(self) -> float | None:
-        """The first one's, which is the best so far; None before the first evaluation."""
+        """The success rate of the best candidate so far, None before the first evaluation."""
         return self.candidates[0].success_rate if self.candidates else None
 
     def enter(self, candidate: Candidate) -> bool:
-        """Keep the candidate if it is among the best; of equals the newer one. Return whether it is the best now."""
+        """Keep the candidate if it is among the best; the newer one wins ties. Return whether it is the best now."""
         self.candidates = [candidate, *self.candidates]
         self._sort()
         del self.candidates[CANDIDATES:]
@@ -98,7 +98,7 @@ class Champions:
         return [dict(vars(candidate)) for candidate in self.candidates]
 
     def load_state_dict(self, state: Sequence[Mapping[str, Any]]) -> None:
-        """Take over what :meth:`state_dict` returned."""
+        """Restore what :meth:`state_dict` returned."""
         self.candidates = [Candidate(**{**row, "fitness": tuple(row["fitness"])}) for row in state]
 
     def _sort(self) -> None:

@@ -1,9 +1,9 @@
-"""Checkpoints: all that a run needs to go on, on disk, whole or not at all.
+"""Checkpoints: everything that a run needs to continue, on disk, whole or not at all.
 
 ``checkpoint/`` holds data files and, for each of the two newest checkpoints, a manifest that names the files it needs
-with their checksums. A data file never changes. The rows of the replay buffer lie in segments by the number under which
-they were added, so that a checkpoint writes only rows that are new since the last one. All is plain JSON and NumPy;
-nothing is unpickled.
+with their checksums. A data file never changes. The rows of the replay buffer are in segments, by the order in which
+they were added, so that a checkpoint writes only rows that are new since the last one. Everything is plain JSON and
+NumPy; nothing is unpickled.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from errors import WARNING, RunError
 
 _FORMAT = 3
 _KEPT = 2
-_ARRAY = "@array"  # stands in JSON for an array: its place in the data file
+_ARRAY = "@array"  # replaces an array in JSON: its index in the data file
 _CHUNK = 1 << 22  # bytes hashed or copied at a time
 
 
@@ -30,7 +30,7 @@ class RowStream:
     """Columns of a ring of rows that are written together.
 
     Attributes:
-        version: changes when rows that are stored already get other values; then all are written again.
+        version: changes when stored rows get new values; then all are written again.
         columns: arrays (capacity, ...), C-contiguous.
     """
 
@@ -42,7 +42,7 @@ class CheckpointStore:
     """The checkpoints of one run.
 
     Args:
-        directory: the run's ``checkpoint/``; made when the first one is written.
+        directory: the run's ``checkpoint/``; created when the first one is written.
         log: takes one line for the user.
     """
 
@@ -53,7 +53,7 @@ class CheckpointStore:
     # --- writing ----------------------------------------------------------------------------------------------------
 
     def save(self, state: Any, rows: Mapping[str, RowStream], added: int) -> None:
-        """Write a checkpoint; older ones than the last two go.
+        """Write a checkpoint; remove all but the last two.
 
         Args:
             state: nested dicts and lists of numbers, strings, None, and NumPy arrays or tensors.
@@ -61,7 +61,7 @@ class CheckpointStore:
             added: how many rows were ever added to the buffer; the newest ones that fit its capacity are stored.
 
         Raises:
-            OSError: the disk is full, or cannot be written. The checkpoints that were there are intact.
+            OSError: the disk is full, or cannot be written. Earlier checkpoints stay intact.
         """
         self._directory.mkdir(exist_ok=True)
         number = next(iter(self._numbers()), 0) + 1
@@ -89,7 +89,7 @@ class CheckpointStore:
         self._remove_old()
 
     def _write(self, name: str, arrays: Iterable[np.ndarray]) -> str:
-        """Write arrays one after the other into a data file; return its checksum."""
+        """Write arrays one after another into a data file; return its checksum."""
         return _write_whole(self._directory / name, arrays)
 
     def _remove_old(self) -> None:
@@ -106,10 +106,10 @@ class CheckpointStore:
     # --- reading ----------------------------------------------------------------------------------------------------
 
     def load(self, rows: Callable[[Any], Mapping[str, RowStream]]) -> Any:
-        """Return the state of the newest whole checkpoint, its rows written back; None if there is none.
+        """Return the state of the newest intact checkpoint, with its rows written back; None if there is none.
 
         Args:
-            rows: given the state, the streams whose columns take the rows.
+            rows: returns, given the state, the streams whose columns take the rows.
         """
         for number in self._numbers():
             manifest = self._manifest(number)
@@ -166,7 +166,7 @@ class CheckpointStore:
         return next((manifest for number in self._numbers() if (manifest := self._manifest(number))), None)
 
     def _manifest(self, number: int) -> dict[str, Any] | None:
-        """Return a manifest; None if it is damaged. Raises RunError if it is of another format, to lose no run."""
+        """Return a manifest; None if it is damaged. Raises RunError if its format is another, to lose no run."""
         try:
             checksum, _, text = (self._directory / f"{number}.json").read_text(encoding="utf-8").partition("\n")
         except (OSError, UnicodeDecodeError):
@@ -187,7 +187,7 @@ def _segment(name: str, version: str, start: int, stop: int) -> str:
 
 
 def _pieces(start: int, stop: int, capacity: int) -> Iterator[slice]:
-    """Yield where rows [start, stop), at most `capacity`, lie in a ring: one slice, or two."""
+    """Yield where rows [start, stop), at most `capacity`, are in a ring: one slice or two."""
     while start < stop:
         place = start % capacity
         count = min(stop - start, capacity - place)
@@ -212,7 +212,7 @@ class _HashingFile:
 
 
 def _write_whole(path: Path, parts: Iterable[np.ndarray | bytes]) -> str:
-    """Write a file so that it is there whole or not at all, also after a power cut; return its checksum."""
+    """Write a file whole or not at all, even across a power cut; return its checksum."""
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         with unfinished.open("wb") as file:
@@ -237,7 +237,7 @@ def _write_whole(path: Path, parts: Iterable[np.ndarray | bytes]) -> str:
 
 
 def _read_rows(file: BinaryIO, rows: np.ndarray, skipped: int) -> None:
-    """Read an array into `rows`, but for the first ones, without a copy of the whole."""
+    """Read an array into `rows`, except the first `skipped`, without a copy of the whole."""
     np.lib.format.read_magic(file)
     np.lib.format.read_array_header_1_0(file)
     file.seek(skipped * rows[:1].nbytes, os.SEEK_CUR)
@@ -248,7 +248,7 @@ def _read_rows(file: BinaryIO, rows: np.ndarray, skipped: int) -> None:
 
 
 def _without_arrays(value: Any, arrays: list[np.ndarray]) -> Any:
-    """Return `value` fit for JSON; its arrays and tensors are appended to `arrays`."""
+    """Return `value` in a form fit for JSON; its arrays and tensors are appended to `arrays`."""
     if isinstance(value, np.ndarray | torch.Tensor):
         arrays.append(np.asarray(value.cpu() if isinstance(value, torch.Tensor) else value, order="C"))
         return {_ARRAY: len(arrays) - 1, "tensor": isinstance(value, torch.Tensor)}
@@ -262,7 +262,7 @@ def _without_arrays(value: Any, arrays: list[np.ndarray]) -> Any:
 
 
 def _with_arrays(value: Any, arrays: Sequence[np.ndarray]) -> Any:
-    """Return what :func:`_without_arrays` was given, but lists for tuples, and strings for keys."""
+    """Return what :func:`_without_arrays` was given, except that tuples become lists and keys become strings."""
     if isinstance(value, dict):
         if _ARRAY in value:
             array = arrays[value[_ARRAY]]

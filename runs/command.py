@@ -1,4 +1,4 @@
-"""What the commands on finished runs have in common: the runs that they are given, and how they end."""
+"""What the commands on runs have in common: their parser, the runs that they are given, and how they end."""
 
 import argparse
 import os
@@ -24,7 +24,7 @@ def read_runs(directories: Sequence[Path]) -> list[Run]:
 
 
 def exit_code(command: Callable[[], None]) -> int:
-    """Run a command; return its exit status: 0, 2 after the user's mistake, 1 when it cannot go on, 130 at Ctrl+C."""
+    """Run a command; return its exit status: 0, 2 on a usage error, 1 when it cannot continue, 130 on Ctrl-C."""
     raise_on_ctrl_c()
     try:
         command()

@@ -11,7 +11,7 @@ from tasks.environment import PROBE_STARTS, record_probe
 
 
 def describe(args: Arguments, task: Task, probe_seed: int) -> str:
-    """The first messages word for word, the variables with their ranges on the probe, and the cost as far as known."""
+    """Return the first messages verbatim, the variables and their ranges on the probe, and the cost as far as known."""
     probe = record_probe(task, probe_seed, bool(args.hide_goal), args.action_repeat)
     starts = {name: column[:PROBE_STARTS] for name, column in probe.items()}
     messages = opening_by_flags(args, task, starts)
@@ -27,7 +27,7 @@ def describe(args: Arguments, task: Task, probe_seed: int) -> str:
 
 
 def _cost(args: Arguments, tokens: int) -> str:
-    """What is known of a run's cost when its first request has so many tokens."""
+    """Return what is known about a run's cost when its first request has that many tokens."""
     rounds = args.search_rounds
     if not costs_tokens(args.model):
         return f"--model {args.model} costs no tokens."

@@ -1,4 +1,4 @@
-"""A saved policy in fresh episodes: how it did, for the terminal, for a program, and as a video."""
+"""A saved policy in fresh episodes: how it did, as text, as JSON, and as a video."""
 
 import json
 import sys
@@ -23,7 +23,7 @@ from workers.randomness import Use, start_seed
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a policy did in episodes, each with the seed that it started from; those that the simulator broke are out.
+    """How a policy did in episodes, each with the seed that it started from, without those that the simulator broke.
 
     Steps are env steps, action repeat included.
     """
@@ -40,7 +40,7 @@ class Evaluation:
 
     @property
     def score(self) -> Score:
-        """What they come to."""
+        """The score of the episodes."""
         return Score([episode for _, episode in self.episodes], self.rule)
 
     def steps_to_success(self, episode: Episode) -> int | None:
@@ -66,7 +66,7 @@ class Evaluation:
         ]
 
     def json(self) -> str:
-        """Return everything, for a program."""
+        """Return everything as JSON, for a program."""
         flags, score, steps = self.run.flags, self.score, self._mean_steps()
         return json.dumps(
             {
@@ -95,7 +95,7 @@ class Evaluation:
         )
 
     def text(self, verbose: bool) -> str:
-        """Return the figures as lines, with `verbose` those of each episode too."""
+        """Return the figures as lines, with `verbose` also those of each episode."""
         score, steps, flags = self.score, self._mean_steps(), self.run.flags
         low, high = score.interval()
         whose = "" if self.policy.agent is None else f", {self.run.agent_name(self.policy.agent)}"
@@ -124,13 +124,13 @@ class Evaluation:
 
 
 def evaluate_policy(run: Run, policy: SavedPolicy, episodes: int, seed: int, workers: int = 0) -> Evaluation:
-    """Run fresh episodes, in parallel, under the run's own protocol, with the policy's most likely actions.
+    """Run fresh episodes, in parallel, under the run's own protocol, with deterministic actions.
 
     Args:
         run: whose policy it is.
         policy: the policy.
-        episodes: how many.
-        seed: of the episodes; no episode of any run starts from one of theirs.
+        episodes: number of episodes.
+        seed: seed of the episodes; no episode of any run starts from one of their seeds.
         workers: number of processes; 0: one per core.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How a run ends: in an exit status, and in one line that says what went wrong."""
+"""How a run ends: with an exit status, and with one line that says what went wrong."""
 
 import contextlib
 import errno
@@ -16,8 +16,8 @@ class ExitStatus:
     """The exit status of a run.
 
     Attributes:
-        code: 0, 2 after the user's mistake, 1 when the run cannot go on, 128 + the signal's number after one.
-        interruption: remembers a signal until the run can end in good order.
+        code: 0, 2 on a usage error, 1 when the run cannot continue, 128 + the signal's number after a signal.
+        interruption: remembers a signal until the run can end cleanly.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class ExitStatus:
 
 @contextlib.contextmanager
 def exit_status() -> Iterator[ExitStatus]:
-    """Turn what ends a run into its exit status; errors that the user can do something about become one line."""
+    """Turn what ends a run into its exit status; errors that the user can act on become one line."""
     keep_output()
     status = ExitStatus()
     try:
@@ -41,7 +41,7 @@ def exit_status() -> Iterator[ExitStatus]:
     except RunError as error:
         print(plain(f"error: {error}"), file=sys.stderr)
         status.code = 1
-    except KeyboardInterrupt:  # the second one: the first is remembered, and the run ends in good order
+    except KeyboardInterrupt:  # the second Ctrl-C: the first is remembered, and the run ends cleanly
         status.code = 130
     except OSError as error:
         if error.filename is None and error.errno not in _DISK:

@@ -1,8 +1,7 @@
 """Flags as fields of a dataclass, and the parser that is built from them.
 
-The help and the range of a flag stand beside its default, once. A flag may be written with either of ``-`` and ``_``
-and with one dash or two, so that ``-damp``, ``--damp``, ``--action_repeat`` and ``--action-repeat`` all do what was
-meant.
+The help and the range of a flag are next to its default, once. A flag may be written with either of ``-`` and ``_``
+and with one dash or two, so that ``-damp``, ``--damp``, ``--action_repeat`` and ``--action-repeat`` all work.
 """
 
 import argparse
@@ -25,7 +24,7 @@ Converter = Callable[[str], Any]
 
 @dataclass(frozen=True)
 class Flag:
-    """What a field says of its flag besides name and default."""
+    """What a field says about its flag besides name and default."""
 
     help: str
     values: Converter | None
@@ -52,7 +51,7 @@ def flag(
             a Literal with the choices, or bool for a flag without a value.
         unit: what the value counts, shown in the help.
         heading: the title of the help group that begins with this flag.
-        shorthands: more flags, without a value, with the value that each sets.
+        shorthands: additional flags, without a value, with the value that each sets.
     """
     return field(default=default, metadata={"flag": Flag(help, values, unit, heading, shorthands)})
 
@@ -62,11 +61,11 @@ def flags_of(table: type) -> dict[str, tuple[Field[Any], Flag]]:
     return {row.name: (row, row.metadata["flag"]) for row in fields(table) if "flag" in row.metadata}
 
 
-# --- what may stand after a flag --------------------------------------------------------------------------------------
+# --- what may follow a flag -------------------------------------------------------------------------------------------
 
 
 def whole(low: int, high: float = math.inf) -> Converter:
-    """Return a converter to an integer in [low, high]; it reads 1000000, 1_000_000 and 1e6 alike."""
+    """Return a converter to an integer in [low, high]; it accepts 1000000, 1_000_000 and 1e6 alike."""
 
     def convert(text: str) -> int:
         try:
@@ -106,12 +105,12 @@ def path(text: str) -> str:
 
 
 def file(text: str) -> str:
-    """Convert the name of a file that must be found again from another directory."""
+    """Convert the name of a file to an absolute path, since it must be found again from another directory."""
     return os.path.abspath(name(text))
 
 
 def directory_name(text: str) -> str:
-    """Convert the name of one directory, which must not lead anywhere else."""
+    """Convert the plain name of one directory, which must not contain a path."""
     if text in {"", ".", ".."} or re.search(r"[/\\\0]", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a plain name; --log-dir sets the directory that holds it")
     return text
@@ -129,7 +128,7 @@ def json_object(text: str) -> dict[str, Any]:
 
 
 def success_rule(text: str) -> str | int:
-    """Convert when an episode counts as solved: "any", "last", or a number of decisions."""
+    """Convert the rule for when an episode counts as solved: "any", "last", or a number of decisions."""
     if text in {"any", "last"}:
         return text
     if text.isdecimal() and int(text):
@@ -156,15 +155,15 @@ def _range(low: float, high: float, above: bool = False) -> str:
 
 
 class FlagParser(argparse.ArgumentParser):
-    """Reads command lines into the values of the flags of `table`.
+    """Parses command lines into the values of the flags of `table`.
 
-    A mistake prints one line and exits with 2.
+    On a usage error, it prints one line and exits with status 2.
 
     Args:
         table: the dataclass whose fields are flags.
         prog: the program's name in messages.
         description: what the program does.
-        epilog: what the help says below the flags, shown as it is.
+        epilog: what the help says below the flags, shown verbatim.
         hyphenated: the flags shown with hyphens; the others are shown with underscores.
         ignored: flags that are accepted without effect, with what to use instead.
     """
@@ -207,9 +206,9 @@ class FlagParser(argparse.ArgumentParser):
         self.set_defaults(ignored_flags=())
 
     def spell(self, words: Sequence[str]) -> list[str]:
-        """Return the words with every flag as the help shows it, and joined by ``=`` to its value if it needs one.
+        """Return the words with every flag as the help shows it, and joined by ``=`` to its value if it takes one.
 
-        A flag that does not exist ends the program.
+        An unknown flag ends the program.
         """
         known = {_plain(flag): flag for flag in ("-h", "--help", *self._takes_value)}
         spelled: list[str] = []
@@ -234,19 +233,19 @@ class FlagParser(argparse.ArgumentParser):
         return vars(found)
 
     def error(self, message: str) -> NoReturn:
-        """Print the message as one line and exit with 2."""
+        """Print the message as one line and exit with status 2."""
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 def wrapped(text: str) -> list[str]:
-    """Return the text as indented lines no longer than the help's, for an epilog."""
+    """Return the text as indented lines, no wider than the help, for an epilog."""
     return textwrap.wrap(
         text, HELP_WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
     )
 
 
 class _Ignore(argparse.Action):
-    """Takes a value, or none, and keeps only that the flag was given."""
+    """Accepts a value or none, and records only that the flag was given."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None

@@ -1,4 +1,4 @@
-"""What a run will cost, said before it is spent: time at the speed measured on this machine, memory, requests."""
+"""What a run will cost, estimated beforehand: time at the speed measured on this machine, memory, requests."""
 
 import dataclasses
 import statistics
@@ -20,19 +20,19 @@ from workers.machine import cores, memory
 
 _TRIES, _UPDATES = 3, 8
 
-# Bytes that a process of each kind takes beside buffer and agents, as measured on Linux with two of each.
+# Bytes that a process of each kind takes besides buffer and agents, as measured on Linux with two of each.
 _MAIN, _LEARNER, _COLLECTOR, _REWARD_WORKER = 450e6, 250e6, 130e6, 170e6
 _MAIN_WITH_GPU = 3e9  # CUDA's libraries
-_COPIES = 3  # of the agents: as they are, as of the last evaluation, and one on the way
+_COPIES = 3  # of the agents: the current one, that of the last evaluation, and one in transit
 
 
 def forecast(args: Arguments, population: Population, env_step: float) -> str:
-    """One line about the rest of the run.
+    """Return one line about the rest of the run.
 
     Args:
         args: the flags.
-        population: the agents, with at least one transition to learn from; a few updates are made and taken back.
-        env_step: seconds that an env step takes, as measured over the initial exploration.
+        population: the agents, with at least one transition to learn from; a few updates are made and undone.
+        env_step: seconds per env step, as measured over the initial exploration.
     """
     buffer = population.buffer
     update = update_seconds(population, args.batch_size)
@@ -49,15 +49,15 @@ def forecast(args: Arguments, population: Population, env_step: float) -> str:
 
 
 def seconds_needed(args: Arguments, agents: int, env_steps: int, update: float, env_step: float) -> float:
-    """Return the seconds that `env_steps` of a run take, at so many an update of all agents and an env step."""
+    """Return the seconds that `env_steps` of a run take, given those per update of all agents and per env step."""
     evaluated = env_steps / args.display_interval * agents * args.eval_episodes * args.episode_length
     return (env_steps + evaluated) * env_step + env_steps * args.update_cycles * update / args.action_repeat
 
 
 def measure(args: Arguments, task: Task, agents: int) -> tuple[float, float]:
-    """Return the seconds of an update of all agents, and of an env step, as a run with these flags would have them.
+    """Return the seconds per update of all agents, and per env step, of a run with these flags.
 
-    It takes a few seconds itself: a few updates from noise, and an episode of random actions.
+    Measuring takes a few seconds itself: a few updates on noise, and an episode of random actions.
     """
     args = on_this_machine(args)
     decisions = args.episode_length // args.action_repeat
@@ -89,7 +89,7 @@ def measure(args: Arguments, task: Task, agents: int) -> tuple[float, float]:
 
 
 def on_this_machine(args: Arguments) -> Arguments:
-    """Return the flags with what the machine decides filled in: the device, and the numbers of processes."""
+    """Return the flags with what depends on the machine filled in: the device, and the numbers of processes."""
     there = torch.cuda.is_available()
     if args.device == "cuda" and not there:
         raise UsageError("--device cuda: PyTorch sees no GPU here; use --device auto or --device cpu")
@@ -99,7 +99,7 @@ def on_this_machine(args: Arguments) -> Arguments:
 
 
 def memory_needed(args: Arguments, bytes_per_row: int, config: SacConfig, agents: int) -> float:
-    """Return the bytes of memory that a run takes when its buffer is as full as it will be, all processes together."""
+    """Return the bytes of memory that all processes of a run take together when its buffer is as full as it gets."""
     buffer = bytes_per_row * min(args.buffer_size, args.total_timesteps // args.action_repeat)
     networks = _COPIES * 4 * agents * sum(agent_sizes(config).values())
     workers = args.num_workers * (_COLLECTOR + _REWARD_WORKER)
@@ -130,7 +130,7 @@ def refuse_what_cannot_fit(args: Arguments, task: Task, agents: int) -> None:
 
 
 def update_seconds(population: Population, batch_size: int) -> float:
-    """Median time of one update of all agents, which are left as they were."""
+    """Return the median time of one update of all agents, which are left as they were."""
     state = population.state_dict()
     seconds = []
     for _ in range(_TRIES):

@@ -1,4 +1,4 @@
-"""Keep the reward function behind a run's policy, with what that policy came to, to be replayed and learned from.
+"""Keep the reward function behind a run's policy, with that policy's results, to be replayed and shown as an example.
 
 python -m runs.gallery                    from the newest run below logs/
 python -m runs.gallery RUN RUN            from others
@@ -18,11 +18,11 @@ from runs.command import exit_code, parser, read_runs
 from runs.reading import Run, read_rows
 
 GALLERY = Path(__file__).parents[1] / "recordings" / "solved"
-_SOLVED = 0.8  # least share of fresh episodes that is certain, as the lower end of the 95% interval: 46 of 50 give it
+_SOLVED = 0.8  # least success rate on fresh episodes, at the lower end of the 95% interval: 46 of 50 reach it
 
 
 def entry(run: Run) -> dict[str, Any]:
-    """Return the row that the gallery has of a run, in the form of llm.jsonl.
+    """Return the gallery's row for a run, in the format of llm.jsonl.
 
     Raises:
         UsageError: the run has not ended, has not solved its task, or its policy learned from the human reward.
@@ -59,7 +59,7 @@ def entry(run: Run) -> dict[str, Any]:
 
 
 def keep(run: Run, gallery: Path = GALLERY) -> Path:
-    """Add a run's function to the gallery, and return its file. Raises UsageError, as `entry`, or if it is there."""
+    """Add a run's function to the gallery; return its file. Raises UsageError as `entry` does, or if it is there."""
     row = entry(run)
     directory = gallery / row["task"]
     rows = list(read_rows(directory / "llm.jsonl"))

@@ -1,4 +1,4 @@
-"""Signals: what the user or the machine wants of a run, remembered until the run can do it in good order."""
+"""Signals: what the user or the machine asks of a run, remembered until the run can do it cleanly."""
 
 import signal
 from typing import Any
@@ -11,10 +11,10 @@ def raise_on_ctrl_c() -> None:
 
 
 class Interruption:
-    """While it is entered, signals are remembered instead of ending the process, and the main loop asks for them.
+    """A context in which signals are remembered instead of ending the process, and the main loop polls them.
 
-    SIGINT, SIGTERM and SIGHUP (the terminal or the ssh session was closed) ask for the end; `signal` is the first that
-    came. A second SIGINT or SIGTERM does what it usually does. A second SIGHUP does nothing, since the shell and the
+    SIGINT, SIGTERM and SIGHUP (the terminal or the ssh session was closed) ask for the end; `signal` is the first one
+    received. A second SIGINT or SIGTERM has its usual effect. A second SIGHUP does nothing, since the shell and the
     kernel both send one; and where SIGHUP was ignored at the start, as after ``nohup``, it stays ignored. SIGUSR1 asks
     for a checkpoint, as Slurm's ``--signal=USR1@60`` does.
     """
@@ -25,7 +25,7 @@ class Interruption:
         self._before: dict[int, Any] = {}
 
     def requested(self) -> bool:
-        """Return whether the run is to end."""
+        """Return whether the run should end."""
         return self.signal is not None
 
     def checkpoint_requested(self) -> bool:

@@ -1,4 +1,4 @@
-"""Who writes into a directory: one process at a time."""
+"""A lock on a directory: one process at a time writes to it."""
 
 import fcntl
 import os
@@ -14,7 +14,7 @@ _NAME = ".lock"
 def lock(directory: Path) -> TextIO:
     """Return an open file whose lock keeps other processes out of a directory until it is closed.
 
-    The kernel gives it back when the process ends, however it ends. Raises UsageError when another process holds it.
+    The kernel releases it when the process ends, however it ends. Raises UsageError when another process holds it.
     """
     file = (directory / _NAME).open("a+", encoding="utf-8")
     try:

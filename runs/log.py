@@ -1,4 +1,4 @@
-"""What a run leaves behind: its directory, its metrics, and what it said."""
+"""What a run leaves behind: its directory, its metrics, and what it printed."""
 
 import importlib.metadata
 import io
@@ -25,26 +25,26 @@ from workers.machine import without_keys
 from workers.packages import PACKAGES
 
 _SECONDS_BETWEEN_LINES = 10.0
-_ROWS = ("metrics.jsonl", "llm.jsonl", "run.log")  # files to which rows are added
-_PAID = ".paid.jsonl"  # rows of llm.jsonl that came after the checkpoint from which the run went on
+_ROWS = ("metrics.jsonl", "llm.jsonl", "run.log")  # files to which rows are appended
+_PAID = ".paid.jsonl"  # rows of llm.jsonl that came after the checkpoint from which the run resumed
 
 
 class RunLog:
     """A run's directory and everything written into it.
 
-    Files are written whole or not at all, those that belong together all or none; a row of a ``.jsonl`` file as well.
+    Files, and rows of ``.jsonl`` files, are written whole or not at all; of files that belong together, all or none.
 
     Args:
         parent: the directory of all runs.
-        name: the run's name; a number is put behind it when the name is taken.
+        name: the run's name; a number is appended when the name is taken.
         config: the flags, for ``config.json`` and Weights & Biases; with ``quiet`` only ``run.log`` has every line.
-        resume: the directory of a run that goes on, in place of a new one.
+        resume: the directory of a run to resume, in place of a new one.
 
     Attributes:
         boards: TensorBoard and Weights & Biases.
 
     Raises:
-        UsageError: another process writes into that directory.
+        UsageError: another process writes to that directory.
     """
 
     def __init__(self, parent: str | Path, name: str, config: Mapping[str, Any], resume: str | None = None) -> None:
@@ -55,7 +55,7 @@ class RunLog:
         self._terminal = Terminal(bool(config.get("quiet")))
         self._learning_from = 0, 0.0
         self._total = 0
-        self._before_cut: list[str] | None = None  # lines of run.log, while it may still hold others to be cut off
+        self._before_cut: list[str] | None = None  # new lines of run.log, until it has been cut at a checkpoint
         if resume:
             self._before_cut = []
             self._compare_versions()
@@ -73,7 +73,7 @@ class RunLog:
     # --- files ------------------------------------------------------------------------------------------------------
 
     def write_files(self, files: Mapping[str, bytes]) -> None:
-        """Put files into the run's directory, whole, and all of them or none."""
+        """Write files to the run's directory, whole, and all of them or none."""
         unfinished = {name: self.directory / f".{name}.unfinished" for name in files}
         try:
             for name, content in files.items():
@@ -90,15 +90,15 @@ class RunLog:
         _sync(self.directory)
 
     def write_text(self, name: str, content: str) -> None:
-        """Put a text file into the run's directory; halves of characters become escapes."""
+        """Write a text file to the run's directory; lone surrogates become escapes."""
         self.write_files({name: content.encode(errors="backslashreplace")})
 
     def write_json(self, name: str, content: Any) -> None:
-        """Put a JSON file into the run's directory; numbers that are not finite become null."""
+        """Write a JSON file to the run's directory; numbers that are not finite become null."""
         self.write_text(name, json.dumps(_strict(content), indent=2, allow_nan=False) + "\n")
 
     def write_networks(self, networks: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
-        """Put each network's state dict into ``{name}.pth``, all or none: no actor stands beside older critics."""
+        """Write each network's state dict to ``{name}.pth``, all or none: no actor is paired with older critics."""
         files = {}
         for name, state in networks.items():
             content = io.BytesIO()
@@ -107,19 +107,19 @@ class RunLog:
         self.write_files(files)
 
     def append(self, name: str, row: Mapping[str, Any]) -> None:
-        """Add a row to a ``.jsonl`` file."""
+        """Append a row to a ``.jsonl`` file."""
         _append(self.directory / name, json.dumps(_strict(row), allow_nan=False) + "\n")
 
     def population(self, programs: Sequence[Any]) -> None:
-        """``population.json``: every function ever proposed. What was said and answered is in ``llm.jsonl``."""
+        """Write ``population.json``: every function ever proposed. Prompts and responses are in ``llm.jsonl``."""
         told = ("messages", "response")
         rows = [{name: value for name, value in vars(program).items() if name not in told} for program in programs]
         self.write_json("population.json", rows)
 
-    # --- going on ---------------------------------------------------------------------------------------------------
+    # --- resuming ---------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how far the files have got to which rows are added, and the time that has passed."""
+        """Return the sizes of the files to which rows are appended, and the time that has passed."""
         sizes = {}
         for name in _ROWS:
             if (path := self.directory / name).exists():
@@ -128,9 +128,9 @@ class RunLog:
         return {"sizes": sizes, "wall_time": self.wall_time}
 
     def load_state_dict(self, state: Mapping[str, Any], env_steps: int) -> list[dict[str, Any]]:
-        """Cut off all that was written after a checkpoint; return the rows of llm.jsonl among it.
+        """Cut off everything that was written after a checkpoint; return the rows of llm.jsonl that came after it.
 
-        They stay on disk beside it, since the run may be killed again before they are written again.
+        They stay on disk in a file of their own, since the run may be killed again before they are rewritten.
         """
         self._began = time.monotonic() - state["wall_time"]
         self.boards.purge_step = env_steps + 1
@@ -160,7 +160,7 @@ class RunLog:
     # --- metrics ----------------------------------------------------------------------------------------------------
 
     def metrics(self, env_steps: int, row: Mapping[str, Any]) -> None:
-        """One row of ``metrics.jsonl``, and its numbers to TensorBoard and, when configured, Weights & Biases."""
+        """Write a row of ``metrics.jsonl``, and its numbers to TensorBoard and, if configured, Weights & Biases."""
         row = {"env_steps": env_steps, "wall_time": round(self.wall_time, 3), **row}
         self.append("metrics.jsonl", row)
         self.boards.evaluation(env_steps, row)
@@ -168,26 +168,26 @@ class RunLog:
     # --- the terminal -----------------------------------------------------------------------------------------------
 
     def say(self, text: str, *, final: bool = False) -> None:
-        """Print lines, and keep them in ``run.log``; what the text of others holds besides text is escaped.
+        """Print lines, and keep them in ``run.log``; control characters are escaped, since the text may be untrusted.
 
-        Warnings, which begin with "warning: ", and `final` lines, which say how the run ended, are printed in any case.
+        Warnings, which begin with "warning: ", and `final` lines, which say how the run ended, are always printed.
         """
         text = plain(text)
         self._terminal.say(text, final=final)
         self._keep(text)
 
     def begin_progress(self, env_steps: int, total: int) -> None:
-        """From here on speed is measured."""
+        """Measure speed from here on."""
         self._learning_from = env_steps, self.wall_time
         self._total = total
 
     def progress(self, env_steps: int, now: float | None, best_so_far: float | None, cost: Mapping[str, Any]) -> None:
-        """Show how far the run is: in place on a terminal, else as a line every few seconds, as ``run.log`` has it.
+        """Show the run's progress: in place on a terminal, else as a line every few seconds, as in ``run.log``.
 
         Args:
             env_steps: so far.
             now: success rate of the best agent in the last evaluation, None while that is unknown.
-            best_so_far: that of the policy which the run would hand out, None before the first evaluation.
+            best_so_far: that of the policy that the run would choose now, None before the first evaluation.
             cost: of the language model: tokens_in, tokens_out, and cost.
         """
         first, began = self._learning_from
@@ -209,7 +209,7 @@ class RunLog:
             self._keep(text)
 
     def close(self) -> None:
-        """Finish what is under way."""
+        """Close the terminal, the boards and the lock."""
         self._terminal.close()
         self.boards.close()
         self._lock.close()
@@ -230,14 +230,14 @@ def _new_directory(parent: Path, name: str) -> Path:
         directory = parent / (name if number == 1 else f"{name}_{number}")
         try:
             directory.mkdir()
-        except FileExistsError:  # also when another run has just made it
+        except FileExistsError:  # also when another run has just created it
             number += 1
         else:
             return directory
 
 
 def _append(path: Path, line: str) -> None:
-    """Add a line to a file, whole or not at all."""
+    """Append a line to a file, whole or not at all."""
     rest = line.encode()
     with path.open("ab", buffering=0) as file:
         before = file.tell()
@@ -250,14 +250,14 @@ def _append(path: Path, line: str) -> None:
 
 
 def _cut(path: Path, size: int) -> None:
-    """Cut a file of lines off at `size` bytes, or, if it is shorter by a loss of power, behind its last whole line."""
+    """Cut a file of lines at `size` bytes or, if a power loss left it shorter, after its last complete line."""
     if path.stat().st_size < size:
         size = path.read_bytes().rfind(b"\n") + 1
     os.truncate(path, size)
 
 
 def _sync(path: Path) -> None:
-    """Have what a file holds, or the names in a directory, survive a loss of power."""
+    """Make a file's content, or the names in a directory, survive a power loss."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -288,7 +288,7 @@ def _host() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The name of the CPU, as far as it is known."""
+    """Return the name of the CPU, as far as it is known."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -301,7 +301,7 @@ def _percentage(share: float | None) -> str:
 
 
 def _strict(value: Any) -> Any:
-    """The value as JSON has it: NumPy's types become Python's, and numbers that are not finite become None."""
+    """Return the value in strict JSON: NumPy types become Python's, and numbers that are not finite become None."""
     if isinstance(value, Mapping):
         return {str(key): _strict(part) for key, part in value.items()}
     if isinstance(value, np.ndarray):

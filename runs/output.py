@@ -1,4 +1,4 @@
-"""Standard output and standard error as something that a run of many hours can rely on."""
+"""Standard output and standard error that a run of many hours can rely on."""
 
 import io
 import os
@@ -8,10 +8,10 @@ from typing import Any, TextIO
 
 
 def keep_output() -> None:
-    """See to it that nothing written to standard output and standard error can fail, up to the end of the process.
+    """Ensure that writing to standard output and standard error cannot fail, up to the end of the process.
 
-    When the reader has gone away (``| head``, a pager, a log collector, a closed terminal), what is written from then
-    on is dropped. Characters that the terminal's encoding does not have are shown as escapes.
+    Once the reader has gone away (``| head``, a pager, a log collector, a closed terminal), further output is dropped.
+    Characters that the terminal's encoding lacks are shown as escapes.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -32,7 +32,7 @@ def _lasting(stream: Any) -> TextIO:
 
 
 class _Descriptor(io.FileIO):
-    """A file descriptor that leads nowhere once writing has failed."""
+    """A file descriptor that leads to the null device once writing has failed."""
 
     def write(self, data: Any, /) -> int:
         while True:

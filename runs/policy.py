@@ -1,4 +1,4 @@
-"""A policy that a run has saved: which file it is, and the same policy as a program of its own."""
+"""A policy that a run has saved: its file, and its export as a program of its own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _GOAL = 3  # numbers at the end of a MetaWorld observation
 
 @dataclass(frozen=True)
 class SavedPolicy:
-    """An actor's file; `agent` and `round` are None where the run has not said whose it is."""
+    """An actor's file; `agent` and `round` are None where the run has not recorded whose it is."""
 
     path: Path
     agent: int | None
@@ -34,7 +34,7 @@ class SavedPolicy:
 
 
 def saved_policy(run: Run, agent: int | None = None, round: int | None = None) -> SavedPolicy:
-    """Return the policy that the run hands out, or that of an agent or a search round.
+    """Return the policy that the run chose, or that of an agent or a search round.
 
     Args:
         run: the run.
@@ -73,7 +73,7 @@ def _saved(run: Run) -> dict[tuple[int, int], Path]:
 
 
 class ExportedPolicy(nn.Module):
-    """A policy as TorchScript: from observations (..., O) to actions (..., A) in [-1, 1], with torch alone.
+    """A policy as TorchScript: from observations (..., O) to actions (..., A) in [-1, 1], needing only torch.
 
     Attributes:
         task: name of its task.
@@ -102,7 +102,7 @@ class ExportedPolicy(nn.Module):
         self.episode_length: int = flags["episode_length"]
 
     def forward(self, obs: Tensor, deterministic: bool = True) -> Tensor:
-        """Return the most likely actions, or with ``deterministic=False`` a sample."""
+        """Return deterministic actions, or with ``deterministic=False`` a sample."""
         mean, log_std = self.layers(obs.to(self.seen.dtype) * self.seen).chunk(2, -1)
         if deterministic:
             return torch.tanh(mean)

@@ -1,4 +1,4 @@
-"""What other publications ask for, in our flags: presets, their windows, and the published interface's spelling."""
+"""Settings of other publications as our flags: presets, their windows, and the published interface's spelling."""
 
 from runs.flags import wrapped
 from tasks.names import without_version
@@ -14,7 +14,7 @@ PRESETS = {  # the flags that a preset stands for
         "--target_entropy=-1 --gamma=0.99 --choice=first --fit_numbers=0"
     ),
     # Ma et al., "Eureka", 2023 (arXiv:2310.12931): every round writes all reward functions anew from the best one's
-    # feedback, and each trains from nothing on what its own policy collects.
+    # feedback, and each trains new networks on what its own policy collects.
     "eureka": (
         "--restart=1 --elite_num=0 --inherit=0 --shared_buffer=0 --scale_type=0 --selection=all --explore_episode=0 "
         "--choice=first --fit_numbers=0"
@@ -45,14 +45,14 @@ WINDOWS: dict[str, dict[str, int]] = {  # the published --windows_length, from t
     },
 }
 
-# The published interface spells these with hyphens, the others with underscores; either is read.
+# The published interface spells these with hyphens, the others with underscores; both are accepted.
 HYPHENATED = (
     "env-name episode-length action-repeat total-timesteps init-exploration-steps display-interval eval-episodes "
     "buffer-size hidden-size q-lr p-lr batch-size update-cycles reward-scale target-update-interval log-std-max "
     "log-std-min log-dir"
 ).split()
 
-IGNORED = {  # flag of the published interface: what to use instead, where there is something
+IGNORED = {  # flag of the published interface: what to use instead, if there is anything
     "--train-loop-per-epoch": "see --update-cycles",
     "--n-epochs": "see --total-timesteps",
     "--epoch-length": "see --episode-length",
@@ -92,7 +92,7 @@ def preset(name: str, setting: str, task: str) -> list[str]:
 
 
 def describe_presets(setting: str) -> str:
-    """Return what the help says of the presets."""
+    """Return what the help says about the presets."""
     lines = []
     for name in PRESETS:
         lines += [f"--preset {name}:", *wrapped(" ".join(preset(name, setting, "")))]

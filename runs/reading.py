@@ -1,4 +1,4 @@
-"""What a run has left behind, read in one place: finished, still going or killed."""
+"""Reads what a run has written, whether it has finished, is still going or was killed."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ class Run:
     """The files of one run directory.
 
     Attributes:
-        directory: where they lie.
+        directory: where they are.
         config: config.json.
         evaluations: the rows of metrics.jsonl, by increasing env steps.
         functions: population.json, every reward function ever proposed; empty before the first evaluation.
@@ -68,9 +68,9 @@ class Run:
         return "human agent" if agent == self.flags.get("pop_size") else f"agent {agent}"
 
     def rounds(self) -> list[int]:
-        """Return the env steps at which search rounds took place, as far as evaluations tell.
+        """Return the env steps at which search rounds took place, as far as evaluations show.
 
-        The first evaluation of a round lies at most a display interval behind it; the last one of the round before was
+        The first evaluation of a round comes at most a display interval after it; the last one of the round before was
         made for it, at the same env steps.
         """
         steps = []
@@ -122,7 +122,7 @@ def _read(path: Path) -> Any:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a .jsonl file; a killed run may have left half of one."""
+    """Yield the rows of a .jsonl file; a killed run may have left half a row."""
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
@@ -134,7 +134,7 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def _in_order(rows: list[Row]) -> list[Row]:
-    """Drop the rows that a resumed run has gone through again."""
+    """Drop the rows that a resumed run has written again."""
     kept: list[Row] = []
     for row in rows:
         while kept and kept[-1]["env_steps"] >= row["env_steps"]:

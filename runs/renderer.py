@@ -1,4 +1,4 @@
-"""The library that MuJoCo draws with, chosen by trying: what is installed need not work on this machine."""
+"""The library that MuJoCo renders with, chosen by trying: an installed one need not work on this machine."""
 
 import os
 import subprocess
@@ -16,13 +16,13 @@ _SECONDS = 120
 
 
 def choose_renderer() -> None:
-    """Set MUJOCO_GL, unless the user has set it, to what can draw without a screen.
+    """Set MUJOCO_GL, unless the user has set it, to a library that renders without a screen.
 
-    Call it before anything draws. A library that fails leaves the process unfit for the next one, so each is tried in
-    a process of its own.
+    Call it before anything renders. A library that fails leaves the process unfit for the next one, so each is tried
+    in a process of its own.
 
     Raises:
-        UsageError: nothing can draw here.
+        UsageError: no library can render here.
     """
     wanted = os.environ.get("MUJOCO_GL")
     for library in (wanted,) if wanted else _TRIED:

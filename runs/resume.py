@@ -1,4 +1,4 @@
-"""What a run has to keep so that it can go on as if nothing had happened."""
+"""What a run has to save so that it can continue as if nothing had happened."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -14,10 +14,10 @@ class Part(Protocol):
     """A part of a run with a state of its own."""
 
     def state_dict(self) -> Any:
-        """Return all that going on needs, as nested dicts and lists of plain values, arrays and tensors."""
+        """Return everything needed to continue, as nested dicts and lists of plain values, arrays and tensors."""
 
     def load_state_dict(self, state: Any) -> None:
-        """Go on from what :meth:`state_dict` returned."""
+        """Continue from what :meth:`state_dict` returned."""
 
 
 class Checkpoints:
@@ -25,8 +25,8 @@ class Checkpoints:
 
     Args:
         log: the run's directory, which holds the checkpoints.
-        buffer: whose rows are written once, as they come.
-        inputs: where the rows have what reward functions read.
+        buffer: the replay buffer, whose rows are written once, as they come.
+        inputs: where in a row each input of a reward function is.
         parts: the other parts of the run by name.
     """
 
@@ -53,14 +53,14 @@ class Checkpoints:
         self._store.save(state, self._rows(state), self._buffer.added)
 
     def restore(self) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-        """Go on from the newest whole checkpoint.
+        """Continue from the newest intact checkpoint.
 
         Returns:
-            The state of the loop, None if there is no checkpoint and the run begins again; and the exchanges with the
+            The state of the loop, None if there is no checkpoint and the run starts over; and the exchanges with the
             model that came after the checkpoint.
 
         Raises:
-            UsageError: the task is another one by now.
+            UsageError: the task has changed since the run began.
         """
         state = self._store.load(self._rows)
         if state is None:

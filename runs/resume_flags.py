@@ -1,4 +1,4 @@
-"""The flags of a resumed run: those it began with, but for what may change."""
+"""The flags of a resumed run: those it began with, except for what may change."""
 
 import json
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 from runs.flags import FlagParser
 
-# What may be given beside --resume. What the machine decides is decided anew.
+# What may be given with --resume. What depends on the machine is decided anew.
 _OF_THE_MACHINE = {"device", "num_workers", "num_learners"}
 _MAY_CHANGE = _OF_THE_MACHINE | set(
     "total_timesteps stop_success max_llm_calls max_llm_tokens llm_attempts llm_deadline price_in price_out "
@@ -16,9 +16,9 @@ _MAY_CHANGE = _OF_THE_MACHINE | set(
 
 
 def resumed_flags(parser: FlagParser, words: Sequence[str], setting: str, directory: str) -> dict[str, Any]:
-    """Return the flags of the run in `directory` by name, but for those in `words` that may change.
+    """Return the flags of the run in `directory` by name, except for those in `words` that may change.
 
-    A mistake prints one line and exits with 2.
+    On a usage error, print one line and exit with status 2.
     """
     path = Path(directory) / "config.json"
     try:

@@ -1,4 +1,4 @@
-"""A search round as a short block of lines: who stands where, who keeps its reward function, what was proposed."""
+"""A search round as a short block of lines: the ranking, who keeps its reward function, what was proposed."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ class Standing:
         agent: its number.
         function: id of its reward function, None for the human-designed one.
         now: success rate in the last evaluation, None for an agent that is out.
-        best_so_far: its highest success rate in any evaluation since it has that function.
+        best_so_far: its highest success rate in any evaluation since it got that function.
         elite: whether it is among those that keep their function.
     """
 
@@ -35,7 +35,7 @@ def round_block(
     standings: Sequence[Standing] = (),
     functions: Mapping[int, RewardFunction] | None = None,
 ) -> str:
-    """Return the lines of a search round that is over.
+    """Return the lines of a finished search round.
 
     Args:
         args: the flags.

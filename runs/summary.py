@@ -1,4 +1,4 @@
-"""What a run came to: the last lines on the terminal, and summary.json."""
+"""A run's results: the last lines on the terminal, and summary.json."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ def agents_row(
     arms: Sequence[Mapping[str, float]],
     losses: Mapping[str, np.ndarray],
 ) -> dict[int, dict[str, float]]:
-    """Return what metrics.jsonl has of each agent that was evaluated: figures, its arm, losses."""
+    """Return what metrics.jsonl has on each agent that was evaluated: figures, its Thompson arm, losses."""
     return {
         agent: {**score.summary(), **arms[agent], **{name: values[agent] for name, values in losses.items()}}
         for agent, score in scores.items()
@@ -49,13 +49,13 @@ def sum_up(
     final: Score | None,
     dropped: int,
 ) -> None:
-    """Tell the user how the run ended, and write summary.json and the reward function that it hands out.
+    """Tell the user how the run ended, and write summary.json and the reward function of the chosen policy.
 
     Args:
-        search: whose functions the agents learned from, and what they cost.
+        search: the reward search, which has the functions that the agents learned from and their cost.
         status: "finished", "solved" or "interrupted".
-        best: the policy that the run hands out, None when none was evaluated.
-        final: how it did in fresh episodes on which nothing was chosen, None when the run was interrupted.
+        best: the policy that the run chose, None when none was evaluated.
+        final: how it did in fresh episodes that had no part in the choice, None when the run was interrupted.
         dropped: episodes that the simulator broke.
     """
     summary: dict[str, Any] = {"status": status, "final_success_rate": None}

@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: lines, and its progress in one line that stays in place on a terminal."""
+"""What a run shows as it runs: lines, and its progress in one line that stays in place on a terminal."""
 
 import functools
 import os
@@ -7,11 +7,9 @@ from typing import Any
 
 from errors import WARNING
 
-"""With what the lines begin that are shown in any case."""
-
 
 class Terminal:
-    """Standard output: a terminal, on which progress stays in one line at the bottom, or something else with lines.
+    """Standard output: a terminal, on which progress stays in one line at the bottom, or a plain stream of lines.
 
     Args:
         quiet: whether to leave out all but warnings and final lines.
@@ -38,7 +36,7 @@ class Terminal:
             sys.stdout.flush()
 
     def progress(self, done: int, total: int, text: str, line_is_due: bool) -> None:
-        """Show how far the run is; where it cannot stay in place only when a line is due."""
+        """Show the run's progress; where it cannot stay in place, only when a line is due."""
         if self._quiet:
             return
         if not self._stays_in_place:
@@ -53,7 +51,7 @@ class Terminal:
         self._progress.update(task, completed=done, total=total, description=text, refresh=True)
 
     def close(self) -> None:
-        """Leave the progress as it is."""
+        """Stop updating the progress."""
         if self._progress:
             self._progress.stop()
             self._progress = None
@@ -64,8 +62,8 @@ class Terminal:
 
 
 def _progress_line() -> Any:
-    """Return a line of rich's that shows what it is told when it is told so, without a thread of its own."""
-    from rich.console import Console  # here, because most runs write into a file and do without
+    """Return a progress line of rich that is refreshed only on request, without a thread of its own."""
+    from rich.console import Console  # here, because most runs write to a file and do without
     from rich.progress import BarColumn, Progress, TextColumn
     from rich.table import Column
 

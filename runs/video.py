@@ -1,4 +1,4 @@
-"""Videos of episodes, which are rendered from what was recorded of them: the same start, the same actions."""
+"""Videos of recorded episodes, rendered by replaying them: the same start, the same actions."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ _SUCCESS = (40, 200, 90)
 _PENDING = (235, 235, 235)
 _DARK = (20, 20, 20)
 _BORDER, _CAPTION = 8, 26  # pixels
-_HELD = 10  # pictures for which the last one of an episode stays
+_HELD = 10  # frames for which the last picture of an episode is held
 _FRAMES_PER_SECOND = 30
 
 
@@ -39,7 +39,7 @@ def film(
     hide_goal: bool = False,
     action_repeat: int = 1,
 ) -> None:
-    """Render episodes one after the other into a video.
+    """Render episodes one after another into a video.
 
     From the first solved decision on, the picture has a green border and says so.
 
@@ -51,15 +51,15 @@ def film(
         hide_goal, action_repeat: as when they were collected.
 
     Raises:
-        UsageError: there is no such camera, or nothing to draw with.
+        UsageError: there is no such camera, or nothing to render with.
     """
-    import imageio.v2 as imageio  # half a second, and only a video needs it
+    import imageio.v2 as imageio  # takes half a second, and only a video needs it
 
     environment = TaskEnvironment(task, hide_goal=hide_goal, action_repeat=action_repeat, render_mode="rgb_array")
     try:
         shots = (_frames(environment, number, *episode, camera) for number, episode in enumerate(episodes, 1))
         frames = itertools.chain.from_iterable(shots)
-        first = next(frames)  # before the file is opened: what cannot be drawn leaves no file
+        first = next(frames)  # before the file is opened: a failure to render leaves no file
         looped: dict[str, Any] = {"loop": 0} if out.suffix == ".gif" else {}
         writer: Any = imageio.get_writer(out, fps=_FRAMES_PER_SECOND, **looped)
         with writer:
@@ -86,7 +86,7 @@ def _frames(
 
 
 def _choose_camera(environment: TaskEnvironment, camera: str | None) -> bool:
-    """Let pictures be taken from `camera`; return whether they come upside down, as from most of MetaWorld's."""
+    """Select `camera`; return whether its pictures are upside down, as from most of MetaWorld's cameras."""
     simulation = environment.env.unwrapped
     renderer = getattr(simulation, "mujoco_renderer", None)
     if renderer is None:

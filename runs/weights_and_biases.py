@@ -1,4 +1,4 @@
-"""A run's place at Weights & Biases, which may be out of reach."""
+"""A run at Weights & Biases, which may be out of reach."""
 
 import os
 import threading
@@ -10,15 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-IDENTITY = ".wandb_id"  # the file in a run's directory that holds the id of its place
+IDENTITY = ".wandb_id"  # the file in a run's directory that holds its id there
 
-_SECONDS = 4.0  # to wait for the service: once to see that it is there, once for the run to begin, once for it to end
+_SECONDS = 4.0  # to wait for the service: once to check that it answers, once for the run to begin, once for it to end
 
 
 def begin(directory: Path, config: Mapping[str, Any]) -> tuple[Any, str]:
     """Return the run at Weights & Biases, or None when none is wanted, and a line for the user, or nothing.
 
-    Without a way to the service the run is an offline one, in the directory, and can be sent later.
+    If the service cannot be reached, the run is an offline one, in the directory, and can be synced later.
     """
     mode = os.environ.get("WANDB_MODE")
     if mode == "disabled" or not (mode or os.environ.get("WANDB_API_KEY")):
@@ -28,7 +28,7 @@ def begin(directory: Path, config: Mapping[str, Any]) -> tuple[Any, str]:
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb  # seconds to import, and few runs want it
 
-    identity = directory / IDENTITY  # by which a run that goes on is the same one
+    identity = directory / IDENTITY  # by which a resumed run is the same one
     if not identity.exists():
         identity.write_text(uuid.uuid4().hex[:8])
     settings = wandb.Settings(console="off", disable_git=True, init_timeout=_SECONDS, finish_timeout=_SECONDS)
@@ -45,7 +45,7 @@ def begin(directory: Path, config: Mapping[str, Any]) -> tuple[Any, str]:
     later = f"`wandb sync {directory}/wandb/offline-run-*` sends it later"
     if mode == "offline":
         return init(), f"Weights & Biases is offline; {later}"
-    # An online run that cannot begin goes on trying when the process wants to end, so none is begun in vain.
+    # An online run that cannot begin keeps trying even when the process wants to end, so none is begun in vain.
     trouble = _trouble_on_the_way_to(wandb.setup().settings.base_url)
     if not trouble:
         try:
@@ -56,7 +56,7 @@ def begin(directory: Path, config: Mapping[str, Any]) -> tuple[Any, str]:
 
 
 def _trouble_on_the_way_to(address: str) -> str:
-    """Return why nothing answers there, or nothing if something does."""
+    """Return why nothing answers at the address, or an empty string if something does."""
     trouble = f"{address} does not answer within {_SECONDS:g} s"
 
     def ask() -> None:
@@ -69,7 +69,7 @@ def _trouble_on_the_way_to(address: str) -> str:
         except Exception as error:
             trouble = f"{address}: {getattr(error, 'reason', error)}"
 
-    asking = threading.Thread(target=ask, daemon=True)  # in a thread, since looking up a name has no time limit
+    asking = threading.Thread(target=ask, daemon=True)  # in a thread, since a name lookup has no time limit
     asking.start()
     asking.join(_SECONDS)
     return trouble

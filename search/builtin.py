@@ -1,7 +1,7 @@
 """The `builtin` model: a search over small reward programs that needs no language model, no key and no network.
 
-A first program follows a strategy: a way to come to the object, what the fingers do there, and what has to move. Later
-ones are mutations and crosses of the parents, by what their terms did.
+A first program follows a strategy: a way to approach the object, what the fingers do there, and what has to move. Later
+ones are mutations and crossovers of the parents, guided by what their terms did.
 """
 
 import functools
@@ -29,37 +29,37 @@ from search.terms import APPROACH, HOLD, MOVE, task_terms
 from task_specs import Task
 
 # Share of new programs whose later stages are gated by an earlier one. What has not moved yet earns the same wherever
-# the hand is, so a gate is seldom needed; and with it a hand that drags an object and slips is paid for neither.
+# the hand is, so a gate is seldom needed; and with one, a hand that drags an object and slips is paid for neither.
 _STAGED = 0.3
-_PRECISE = 0.5  # share of approaches that count in halves of the distance, since a hold is a matter of a centimetre
+_PRECISE = 0.5  # share of approaches with a logarithmic shape, since a hold takes centimetre precision
 _STEADY = {"move"}  # no mutation drops it
 
 
 class ProgramSearch(LanguageModel):
-    """Composes reward programs for a task; on request it mutates and crosses parents by how they did.
+    """Composes reward programs for a task; given parents, it mutates and crosses them by how they did.
 
     The texts have the form of a model's answer: a short explanation and a block of Python. All randomness comes from
-    `seed`, and a search restored with `load_state_dict` goes on as the first one would have. With `human_reward`, the
-    source of a reward function, programs may build on that function as one more term.
+    `seed`, and a search restored with `load_state_dict` continues as the original would have. With `human_reward`, the
+    source of a reward function, programs may use that function as one more term.
     """
 
     name = "builtin"
 
     def __init__(self, task: Task, seed: int, human_reward: str | None = None) -> None:
         self.task = task
-        self.usage = Usage()  # stays at nothing: it is free
+        self.usage = Usage()  # stays at zero: it is free
         self._human_reward = human_reward
         self._random = np.random.default_rng([seed, 0x5EA7C4])
         self._composed = 0
-        self._approaches: list[str] = []  # that no program has taken since all of them had their turn
+        self._approaches: list[str] = []  # not yet used in this cycle through all of them
 
     @functools.cached_property
     def terms(self) -> dict[str, Term]:
-        """What its programs are made of, by name. Raises UsageError for a task that gives nothing to go by."""
+        """The terms of its programs, by name. Raises UsageError for a task that gives nothing to go by."""
         return {term.name: term for term in task_terms(self.task, self._human_reward)}
 
     def ask(self, request: Request) -> Reply:
-        """As many texts as are wanted: offspring of the request's parents, or without any, programs made afresh."""
+        """Return as many texts as are wanted: offspring of the request's parents or, without any, new programs."""
         genomes = [(parent, read_genome(parent.source)) for parent in request.parents]
         known = [(parent, _answered(genome, parent)) for parent, genome in genomes if genome]
         texts, parents = [], []
@@ -70,7 +70,7 @@ class ProgramSearch(LanguageModel):
         return Reply(texts, parents)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the next answer depends on, fit for JSON."""
+        """Return all that the next answer depends on, JSON-serializable."""
         return {
             "random": self._random.bit_generator.state,
             "composed": self._composed,
@@ -78,7 +78,7 @@ class ProgramSearch(LanguageModel):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`."""
+        """Restore a `state_dict`."""
         self._random.bit_generator.state = state["random"]
         self._composed, self._approaches = state["composed"], list(state["approaches"])
 
@@ -108,7 +108,7 @@ class ProgramSearch(LanguageModel):
         return genome, [], "A new combination"
 
     def _next_approach(self) -> str:
-        """Return a way to come to the object, each once before any comes again; "" where there is nothing to reach."""
+        """Return a way to approach the object, each once before any repeats; "" where there is nothing to reach."""
         if not self._approaches:
             self._approaches = [str(name) for name in self._random.permutation(self._at_stage(APPROACH))]
         return self._approaches.pop() if self._approaches else ""
@@ -134,7 +134,7 @@ class ProgramSearch(LanguageModel):
             for name, gene in genome.items()
             if self.terms[name].stage < term.stage <= MOVE and gene.shape in DISTANCE_SHAPES
         ]
-        # Nothing waits for a lift: what is to be carried further is on its way before it is all the way up.
+        # Nothing waits for a lift: an object to be carried is on its way before it is fully lifted.
         return next((name for name in reversed(earlier) if self.terms[name].stage in (APPROACH, HOLD)), "")
 
     # --- from parents -----------------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ class ProgramSearch(LanguageModel):
     def _breed(self, parents: Sequence[tuple[Parent, Genome]]) -> tuple[Genome, list[int], str]:
         if self._chance(0.1):
             return self._compose()
-        # The floor keeps parents without a success in the race, all with the same chance when nobody has one yet.
+        # The floor keeps parents without a success in the race, all with equal odds as long as none has one.
         odds = np.array([0.1 + parent.score for parent, _ in parents])
         picks = self._random.choice(len(parents), size=min(2, len(parents)), replace=False, p=odds / odds.sum())
         chosen = [parents[pick] for pick in picks]
@@ -154,7 +154,7 @@ class ProgramSearch(LanguageModel):
         return self._mutate(child, chosen[0][0].score), ids, origin
 
     def _cross(self, one: Genome, other: Genome) -> Genome:
-        """Return a child with each term from one of its parents: from either what both have, by chance what one has."""
+        """Return a child of two genomes: a shared term comes from either, any other is kept with probability 0.5."""
         child: Genome = {}
         for name in self.terms:
             genes = [genome[name] for genome in (one, other) if name in genome]
@@ -171,7 +171,7 @@ class ProgramSearch(LanguageModel):
         }
         approaches = [name for name in kept if self.terms[name].stage == APPROACH]
         others = [name for name in self._at_stage(APPROACH) if name not in kept]
-        if approaches and others and self._chance(0.25 * (1.0 - score)):  # another way to come to the object
+        if approaches and others and self._chance(0.25 * (1.0 - score)):  # another way to approach the object
             del kept[approaches[0]]
             kept[others[self._random.integers(len(others))]] = Gene("", {})
         missing = [name for name in self.terms if name not in kept and self.terms[name].stage != APPROACH]
@@ -184,7 +184,7 @@ class ProgramSearch(LanguageModel):
         return child
 
     def _varied(self, term: Term, gene: Gene, earlier: Genome, step: float) -> Gene:
-        """Return the gene with changed numbers, and by chance another shape or gate; one without a shape is drawn."""
+        """Return the gene with changed numbers, sometimes with another shape or gate; draw one that has no shape."""
         after = gene.after if gene.after in earlier and earlier[gene.after].shape in DISTANCE_SHAPES else ""
         if not gene.shape or (gene.after and not after) or self._chance(0.1):
             after = self._gate(earlier, term) if not after else ""
@@ -225,7 +225,7 @@ def _fit_for(term: Term, after: str) -> list[str]:
 
 
 def _answered(genome: Genome, parent: Parent) -> Genome:
-    """Return the genome after a look at what its terms did: one that hardly moved gave the agent nothing to follow."""
+    """Return the genome adapted to what its terms did: one that hardly changed gave the agent nothing to follow."""
     answered = dict(genome)
     for name, gene in genome.items():
         if gene.shape not in DISTANCE_SHAPES or name not in parent.components:
@@ -234,13 +234,13 @@ def _answered(genome: Genome, parent: Parent) -> Genome:
         weight = gene.numbers["weight"]
         if high - low > 0.05 * weight:
             continue
-        if mean >= 0.5 * weight:  # fulfilled all the time: others matter more
+        if mean >= 0.5 * weight:  # satisfied all the time: others matter more
             changed = {"weight": weight * 0.5}
         elif gene.after and gene.numbers["near"] < NEAR.high:  # its gate stays shut: let it open from farther off
             changed = {"near": gene.numbers["near"] * 2.0}
         elif "width" in gene.numbers:  # far away all the time: let it be felt from farther off
             changed = {"width": gene.numbers["width"] * 2.0}
-        else:  # it has not moved at all: the more it counts
+        else:  # it has not changed at all: let it count more
             changed = {"weight": weight * 1.5}
         answered[name] = replace(gene, numbers={**gene.numbers, **changed})
     return answered

@@ -20,7 +20,7 @@ from tasks.environment import Columns
 def connect_by_flags(args: Arguments, task: str, builtin: LanguageModel) -> LanguageModel:
     """Return the model that the flags ask for, for the task of that name.
 
-    Raises UsageError when it cannot be used, or cannot be asked because of the prompts.
+    Raises UsageError when the model cannot be used, or the prompts are faulty.
     """
     Prompts(args.setting, args.prompts)
     return connect(
@@ -45,7 +45,7 @@ def search_by_flags(
     probe: Mapping[str, np.ndarray],
     **rest: Any,
 ) -> RewardSearch:
-    """Return the search that the flags ask for; `rest` are those arguments of `RewardSearch` that no flag gives."""
+    """Return the search that the flags ask for; `rest` are the arguments of `RewardSearch` that no flag sets."""
     return RewardSearch(
         task,
         model,

@@ -1,4 +1,4 @@
-"""Which of a round's valid candidates take the open slots, by what the stored episodes say of them."""
+"""Which of a round's valid candidates take the open slots, by what the stored episodes say about them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,10 +9,10 @@ from reward_code import Evaluation, Failure, RewardWorkers
 from search.reward_function import SURPLUS, RewardFunction
 from search.scoring import Experience, alike, judge
 
-_COPY = 0.999  # rank correlation, and linear correlation too, from which on two functions are one
-_NOVELTY = 0.5  # what being unlike all others is worth, beside a score between 0 and 1
+_COPY = 0.999  # above this, in rank and in linear correlation, two functions count as the same
+_NOVELTY = 0.5  # weight of novelty, relative to a score between 0 and 1
 _COMPARED_ROWS = 1_000
-_TRIED = 20  # functions of earlier rounds, the latest ones, that a candidate is compared with
+_TRIED = 20  # how many of the latest functions of earlier rounds a candidate is compared with
 
 
 def order_share(means: np.ndarray, success: np.ndarray) -> float | None:
@@ -34,7 +34,7 @@ def order_share(means: np.ndarray, success: np.ndarray) -> float | None:
 
 @dataclass(frozen=True)
 class Known:
-    """A function that candidates are compared with: how it is called, its source, whether it is in the population."""
+    """A function that candidates are compared with: its name, its source, and whether it stays in the population."""
 
     name: str
     source: str
@@ -52,17 +52,17 @@ def known_functions(
 
 
 class Chooser:
-    """Chooses among candidates, one after the other, the best by score and by novelty beside those that stay.
+    """Chooses candidates one after the other, the best by score and by novelty relative to those that stay.
 
     Novelty is 1 minus the largest rank correlation, over stored rows, with any function that stays or was chosen: it is
-    0 for one that ranks states as another does, at least 1 for one that has nothing to do with any. A candidate that
-    correlates almost perfectly with a known function, by rank and by value, is a copy in other words, and rejected; it
-    must do so on the probe too, which has stages of the task that no agent may have come to. So is one that is the same
-    in all that is stored.
+    0 for a function that ranks states as another does, and at least 1 for one that is uncorrelated with all others. A
+    candidate that correlates almost perfectly with a known function, by rank and by value, is rejected as a copy; it
+    must do so on the probe as well, which has stages of the task that agents may not have reached yet. A candidate that
+    is constant over all stored rows is rejected too.
 
     Args:
         workers: evaluate reward functions.
-        probe: rows by which copies are known, and nothing else.
+        probe: rows used to recognize copies, and for nothing else.
         experience: the stored episodes.
         known: what candidates are compared with.
         reject: rejects a candidate that fails on a stored row.
@@ -94,7 +94,7 @@ class Chooser:
         self._scores: dict[int, float] = {}
 
     def best_first(self, candidates: Sequence[RewardFunction], wanted: Callable[[], int]) -> Iterator[RewardFunction]:
-        """Yield the best of the valid candidates, then the next one, until `wanted` says 0; say of each why.
+        """Yield the best of the valid candidates, then the next, until `wanted` returns 0; record the grounds in each.
 
         A candidate counts as chosen unless it is rejected before the next one is drawn.
         """
@@ -114,7 +114,7 @@ class Chooser:
             function.reject(SURPLUS, "others were chosen")
 
     def _scored(self, candidates: Sequence[RewardFunction]) -> list[RewardFunction]:
-        """Enter the figures of each candidate; reject those that fail on stored rows, and copies."""
+        """Set the figures of each candidate; reject copies, and those that fail or are flat on stored rows."""
         sources = [function.source for function in candidates]
         found = self._workers.evaluate(sources, self._experience.columns)
         waiting: list[RewardFunction] = []
@@ -141,11 +141,11 @@ class Chooser:
         return waiting
 
     def _compare(self, sources: Sequence[str]) -> list[Evaluation | Failure]:
-        """Evaluate functions on the compared rows, interpreted: so few are not worth compiling what was dropped."""
+        """Evaluate functions on the compared rows, interpreted: so few are not worth recompiling dropped ones."""
         return self._workers.evaluate(sources, self._compared, compiled=False)
 
     def _novelty(self, function: RewardFunction) -> tuple[float, str]:
-        """Return how unlike those that stay and were chosen a candidate is, and which of them it is most like."""
+        """Return how unlike the staying and chosen functions a candidate is, and which of them it is most like."""
         likes = [
             (alike(self._rewards[function.id][: self._stored], rewards[: self._stored]) or 0.0, other.name)
             for other, rewards in self._known
@@ -161,7 +161,7 @@ class Chooser:
 
 
 def _is_copy(one: np.ndarray, other: np.ndarray) -> bool:
-    """Return whether the rewards (n,) of two functions are the same but for scale and shift, which learning undoes."""
+    """Return whether the rewards (n,) of two functions are equal up to scale and shift, which learning undoes."""
     if np.ptp(one) == 0 or np.ptp(other) == 0:
         return np.ptp(one) == np.ptp(other)
     linear = np.corrcoef(one.astype(float), other.astype(float))[0, 1]

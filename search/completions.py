@@ -1,4 +1,4 @@
-"""What a service answers, read from its body: one JSON object, or the server-sent events of a stream."""
+"""Reads the body of a service's answer: one JSON object, or the server-sent events of a stream."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from search.protocol import text_of
 
 @dataclass(frozen=True)
 class Choice:
-    """One answer: its text, why it ended, the words of a refusal in place of the text, and an error in its place."""
+    """One answer: its text, why it ended, and the text of a refusal or an error in its place."""
 
     text: str
     reason: str = ""
@@ -20,7 +20,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Completion:
-    """The choices of a body, an error beside or instead of them, and the tokens used as far as the service counts."""
+    """The choices of a body, an error beside or instead of them, and the tokens used, if the service counts them."""
 
     choices: list[Choice]
     error: Any = None
@@ -29,7 +29,7 @@ class Completion:
 
 
 def read_completion(body: str) -> Completion | None:
-    """Return what a body holds, whatever the service made of the protocol; None if it is not a chat completion."""
+    """Return what a body holds, however loosely it follows the protocol; None if it is not a chat completion."""
     body = body.lstrip("\ufeff")
     try:
         value = _merge_events(body) if _is_stream(body) else json.loads(body)
@@ -55,7 +55,7 @@ def _read_choice(choice: Any) -> Choice:
     message = choice.get("message")
     message = message if isinstance(message, dict) else {}
     text = text_of(message.get("content"))
-    if not text.strip():  # a parser that never saw the end of the thinking takes all of the answer for it
+    if not text.strip():  # a parser that never saw the thinking end takes the whole answer for thinking
         text = text_of(message.get("reasoning_content") or message.get("reasoning"))
     reason = str(choice.get("finish_reason") or "")
     refusal = text_of(message.get("refusal"))
@@ -70,9 +70,9 @@ def _is_stream(body: str) -> bool:
 
 
 def _merge_events(body: str) -> dict[str, Any]:
-    """The completion that a stream of pieces makes up; events that are not whole are left out, if any is.
+    """The completion that a stream of events adds up to; broken events are skipped.
 
-    Raises ValueError when none is.
+    Raises ValueError when all of them are broken.
     """
     whole = False
     merged: dict[str, Any] = {}

@@ -10,11 +10,11 @@ from search.protocol import LanguageModel
 from search.remote import RemoteModel
 from search.turns import inherited_turns
 
-_WITHOUT_TOKENS = ("replay:", "replay-any:", "manual:")  # with what the names of such models begin
+_WITHOUT_TOKENS = ("replay:", "replay-any:", "manual:")  # prefixes of such models' names
 
 
 def costs_tokens(model: str) -> bool:
-    """Return whether ``--model`` names a model whose tokens someone counts."""
+    """Return whether ``--model`` names a model whose tokens are counted."""
     return model != "builtin" and not model.startswith(_WITHOUT_TOKENS)
 
 
@@ -32,9 +32,9 @@ def connect(
 ) -> LanguageModel:
     """Return the model that ``--model`` names.
 
-    That is ``builtin``, ``replay:DIR`` with what was recorded for `task` in `setting`, ``replay-any:DIR`` whatever it
-    was recorded for, ``manual:DIR``, or else a model of a remote service. Nothing is sent before the first request.
-    Raises UsageError when that model cannot be used.
+    That is ``builtin``, ``replay:DIR`` (a recording for `task` in `setting`), ``replay-any:DIR`` (any recording),
+    ``manual:DIR``, or else a model of a remote service. Nothing is sent before the first request. Raises UsageError
+    when that model cannot be used.
     """
     kind, _, directory = model.partition(":")
     if model == "builtin":

@@ -1,4 +1,4 @@
-"""Reward functions that solved other tasks, as examples for a model: those that `recordings/solved/` keeps."""
+"""Reward functions that solved other tasks, as examples for a model: those in `recordings/solved/`."""
 
 import json
 from pathlib import Path
@@ -11,9 +11,9 @@ _MOST = 3
 
 
 def solved_examples(task: str, setting: Setting, directory: Path = SOLVED) -> list[str]:
-    """Return the texts of a few functions that solved other tasks, one a task, those of the best policies first.
+    """Return the texts of a few functions that solved other tasks, one per task, those of the best policies first.
 
-    What solved `task` itself is no example: that would be the answer. From scratch, no function is shown that was
+    What solved `task` itself is left out: it would give the answer away. From scratch, no function is shown that was
     written with a human reward in view.
     """
     best: dict[str, dict[str, Any]] = {}

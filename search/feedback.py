@@ -1,4 +1,4 @@
-"""What the model is told of the last round: how the best function did, and what was rejected."""
+"""What the model is told about the last round: how the best function did, and what was rejected."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -26,14 +26,14 @@ _LONGEST_REASON = 120  # characters
 
 @dataclass(frozen=True)
 class AgentReport:
-    """What evaluation episodes showed of one agent.
+    """What evaluation episodes showed about one agent.
 
     Returns are means over episodes of the sum over steps; `components` maps the name of a part of its reward to that
     part's (mean, min, max) over all steps. `distance` tells how far the episodes stayed from success by the task's
     criterion: (at the nearest moment, at the end), means over episodes. `order` is the share of all solved episodes so
-    far that the function ranks above every unsolved one, None while there are not both kinds. `env_return`, the return
-    under the environment's own reward, is told to the model with init only. `score` holds the episodes themselves,
-    `evaluation` the rewards and their parts in all their steps, None for the environment's reward and for a function
+    far that the function ranks above every unsolved one, None until there are both kinds. `env_return`, the return
+    under the environment's own reward, is shown to the model with init only. `score` holds the episodes themselves,
+    `evaluation` the rewards and their parts at all their steps, None for the environment's reward and for a function
     that failed there.
     """
 
@@ -78,12 +78,11 @@ class Feedback:
     """Writes the conversations of search rounds.
 
     Args:
-        setting: the directory of prompts; "with_init" tells the human reward and its return, "from_scratch" nothing of
-            it.
+        setting: the directory of prompts; "with_init" shows the human reward and its return, "from_scratch" neither.
         episode_length, action_repeat, rule, starts, examples: see `search.prompting.Prompts.opening`.
-        context: tokens that a conversation may have, the answer to it not counted.
-        human_feedback: a file whose text, if any, is added at each round.
-        prompts: a directory with prompts in place of ours.
+        context: tokens that a conversation may have, not counting the answer.
+        human_feedback: a file whose text, if any, is added in each round.
+        prompts: a directory of prompts to use instead of ours.
         log: takes one line for the user.
 
     Raises:
@@ -150,7 +149,7 @@ class Feedback:
         return [*beginning, *turns]
 
     def _course(self, report: AgentReport, best: RewardFunction | None) -> str:
-        """Return what the episodes themselves show; "" when they are not at hand."""
+        """Return what the episodes themselves show; "" when they are not available."""
         if report.score is None:
             return ""
         found = study(self._task, report.score, report.evaluation.components if report.evaluation else {})
@@ -168,7 +167,7 @@ class Feedback:
         return self._prompts.fill("course", fields)
 
     def _population(self, best: RewardFunction | None, functions: Sequence[RewardFunction]) -> str:
-        """Return what the model is told of all functions, and in full of the one behind the best."""
+        """Return what the model is told about all functions, with the full source of the second best."""
         others = [function for function in population_view.standing(functions) if function is not best]
         if not others:
             return ""
@@ -182,7 +181,7 @@ class Feedback:
         return self._prompts.fill("population", fields)
 
     def rejections(self, rejected: Sequence[RewardFunction]) -> str:
-        """Return why candidates were rejected, most frequent reasons first; empty without any."""
+        """Return why candidates were rejected, most frequent reasons first; empty if none were."""
         reasons = Counter(
             f"{function.kind}: {function.reason[:_LONGEST_REASON]}" for function in rejected if function.kind != SURPLUS
         )

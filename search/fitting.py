@@ -1,4 +1,4 @@
-"""Numbers that are fitted: weights, widths and thresholds under which a function ranks stored episodes better."""
+"""Fits the numbers of a function (weights, widths, thresholds) so that it ranks stored episodes better."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,15 +11,15 @@ from search.scoring import Experience, evenly
 from task_specs import Input
 
 _FACTOR = 4.0  # by which a number may grow or shrink
-_EPISODES, _ROWS = 100, 25  # that are looked at; of a row, machine code computes millions a second
-_APART = 0.01  # of the range of nearness, below which two unsolved episodes are as good as each other
+_EPISODES, _ROWS = 100, 25  # used for a fit, rows of each episode; machine code computes millions of rows a second
+_APART = 0.01  # share of the range of nearness below which two unsolved episodes count as equally good
 _FEWEST_PAIRS = 50
 _LONGEST = 30  # iterations
-_GAINING = 1e-4  # share of the loss that an iteration has to gain for another one
-_STEP = 0.02  # of a logarithm, for derivatives; rewards are single precision
-_SHARPEST = 50.0  # a difference of one standard deviation, as the odds' logarithm
-_HELD = 1e-4  # weight of the squared logarithms of the factors, which holds what the episodes say nothing of
-_GAIN = 0.005  # share of the pairs, below which a fit is no news
+_GAINING = 1e-4  # share of the loss by which an iteration has to lower it, or the fit ends
+_STEP = 0.02  # in log space, for finite differences; rewards are single precision
+_SHARPEST = 50.0  # upper bound on the log odds of a difference of one standard deviation
+_HELD = 1e-4  # weight of the squared log factors, which keeps numbers that the episodes do not determine
+_GAIN = 0.005  # share of the pairs; a fit that gains less is dropped
 
 Rewards = Callable[[np.ndarray], "np.ndarray | None"]
 
@@ -28,7 +28,7 @@ Rewards = Callable[[np.ndarray], "np.ndarray | None"]
 class Fit:
     """A source with fitted numbers, and the share of pairs of episodes that it ranks right, before and after.
 
-    `episodes` are those that the pairs were made of, to none of which it was fitted.
+    `episodes` is the number of episodes that the pairs come from; it was fitted to none of them.
     """
 
     source: str
@@ -45,10 +45,10 @@ class Fit:
 class Fitting:
     """Fits the numbers of reward functions to episodes that are ranked by success, and then by nearness to it.
 
-    The loss is that of Bradley and Terry, "Rank analysis of incomplete block designs", 1952: of two episodes the better
-    one is the likelier to win, the more its mean reward is above the other's. Rewards are measured in standard
-    deviations over the episodes, since what a reward is multiplied with teaches nothing; how sharply a difference
-    decides is fitted, too. Every other episode is kept back, to see whether what is gained holds there.
+    The loss is that of Bradley and Terry, "Rank analysis of incomplete block designs", 1952: the better of two episodes
+    is the likelier to win, the further its mean reward is above the other's. Rewards are measured in standard
+    deviations over the episodes, since a reward's scale teaches nothing; how sharply a difference decides is fitted
+    too. Every other episode is held out, to see whether the gain holds there.
 
     Args:
         inputs: where each variable lies in a row.
@@ -70,7 +70,7 @@ class Fitting:
         self._rewards = VariedRewards(inputs, columns)
 
     def fit(self, source: str) -> Fit | None:
-        """Return the function with fitted numbers; None if nothing can be fitted, or nothing is gained by it."""
+        """Return the function with fitted numbers; None if nothing can be fitted, or fitting gains nothing."""
         if min(len(pairs[0]) for pairs in (self._pairs, self._others)) < _FEWEST_PAIRS:
             return None
         rewards = self._rewards.of(source)
@@ -107,7 +107,7 @@ class Fitting:
         return np.divide(means, spread, out=np.zeros_like(means), where=spread > 0)
 
     def _right(self, rewards: np.ndarray | None) -> list[float]:
-        """Return the share of the pairs kept back that are ranked right before and after."""
+        """Return the shares of the held-out pairs that are ranked right, before and after."""
         means = self._standard_means(rewards, 2)
         better, worse = self._others
         return np.mean(means[:, better] > means[:, worse], 1).tolist()
@@ -115,7 +115,7 @@ class Fitting:
 
 def _minimum(losses: Callable[[np.ndarray], np.ndarray], count: int) -> np.ndarray:
     """Return the factors, within bounds, by which to multiply `count` numbers."""
-    from scipy import optimize  # a third of a second to load, and needed in search rounds alone
+    from scipy import optimize  # takes a third of a second to load, and only search rounds need it
 
     steps = _STEP * np.eye(count + 1)
 

@@ -13,26 +13,26 @@ from typing import Any
 from errors import WARNING, UsageError, plain_line
 from search.protocol import LanguageModel, Reply, Request, ServiceAway, Usage, recorded_reply
 
-POLL_INTERVAL = 0.25  # seconds between two looks at what is waited for
+POLL_INTERVAL = 0.25  # seconds between two checks for an answer
 
-SETTLED = 1.0  # seconds for which a manual answer must have stayed the same to be complete
+SETTLED = 1.0  # seconds that a manual answer must stay unchanged to count as complete
 
-QUIET = 60.0  # seconds after the last of several answer files, fewer than wanted, before the run goes on
+QUIET = 60.0  # seconds after the last answer file until the run goes on with fewer than wanted
 
 NEXT_ANSWER = "----- next answer -----"
 
 _FUNCTION = re.compile(r"^\s*def compute_reward\b", re.MULTILINE)
 
-# A rule, or a heading, as people put them between two answers, and models into one.
+# A rule or a heading, such as people put between two answers, and models inside one.
 _MAYBE_SEPARATOR = re.compile(r"[-=_*~#\u2010-\u2015\s]{3,}|\W*answer\W*\d+\W*", re.IGNORECASE)
 
 
 class ReplayModel(LanguageModel):
-    """Gives what a run recorded, round by round, as it came: the same texts, the same failures, free of cost.
+    """Replays what a run recorded, round by round: the same texts, the same failures, at no cost.
 
     Args:
         directory: a run directory, or any directory with an ``llm.jsonl``.
-        about: what the recording must be of, by the names that its rows have for it; rows without them are taken.
+        about: what the recording must be of, by the fields of its rows; rows without these fields are accepted.
 
     Raises:
         UsageError: there is no recording, it cannot be read, or it is of something else.
@@ -67,7 +67,7 @@ class ReplayModel(LanguageModel):
         return {"given": [[round, given] for round, given in self._given.items()]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on behind the replies that were given."""
+        """Continue after the replies that were given."""
         self._given = dict(state["given"])
 
 
@@ -93,7 +93,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _is_exchange(row: dict[str, Any]) -> bool:
-    """Whether a row has what a replay gives. Raises LookupError, TypeError or AttributeError for some that have not."""
+    """Whether a row has what a replay needs. Raises LookupError, TypeError or AttributeError for some that do not."""
     texts, error = row["texts"], row.get("error")
     parents, notes = row.get("parents", []), row.get("notes", [])
     places = [row.get("cut_off", []), row.get("refused", [])]
@@ -110,12 +110,12 @@ def _is_exchange(row: dict[str, Any]) -> bool:
 class ManualModel(LanguageModel):
     """Writes each prompt to a file and waits for the answers in files beside it.
 
-    The prompt is ``0001_prompt.txt``, and so on; numbers that an earlier run used are skipped. Answers stand together
-    in ``0001_answer.txt``, with the line `NEXT_ANSWER` between them, or in files of their own, ``0001_answer_1.txt``
-    and so on. What became of them is written to ``0001_verdict.txt``.
+    The prompt is ``0001_prompt.txt``, and so on; numbers that an earlier run used are skipped. Answers go together into
+    ``0001_answer.txt``, with the line `NEXT_ANSWER` between them, or into files of their own, ``0001_answer_1.txt`` and
+    so on. What became of them is written to ``0001_verdict.txt``.
 
     Args:
-        directory: where the files lie; made if it is not there.
+        directory: where the files are; created if it does not exist.
     """
 
     costs = True
@@ -128,10 +128,10 @@ class ManualModel(LanguageModel):
         self.directory = Path(directory)
         self._number = 0  # of the last prompt
         self._resumed = False
-        self._places: list[str] = []  # of the last answers: the file, and which of several in it
+        self._places: list[str] = []  # of the last answers: the file, and the number in it if it has several
 
     def ask(self, request: Request) -> Reply:
-        """Return what stands in the answer files; ServiceAway when there is nothing by the deadline."""
+        """Return what is in the answer files; ServiceAway when there is nothing by the deadline."""
         try:
             stem = self._write_prompt(request)
         except OSError as error:
@@ -166,11 +166,11 @@ class ManualModel(LanguageModel):
         return {"number": self._number}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up the prompt that was open when the run ended, with the answers that it has got since."""
+        """Take up the prompt that was open when the run ended, with the answers that have come since."""
         self._number, self._resumed = state["number"], True
 
     def _write_prompt(self, request: Request) -> str:
-        """Write the next prompt, and return what the names of its files begin with."""
+        """Write the next prompt, and return the prefix of its files' names."""
         self.directory.mkdir(parents=True, exist_ok=True)
         conversation = _conversation(request)
         number, reopened = self._number + 1, self.directory / f"{self._number + 1:04d}_prompt.txt"
@@ -199,17 +199,17 @@ class _AnswerFiles:
         self.directory = directory
         self.stem = stem
         self.request = request
-        self._seen: dict[Path, tuple[tuple[int, int], float]] = {}  # size and time of change, and since when it is so
+        self._seen: dict[Path, tuple[tuple[int, int], float]] = {}  # size and mtime, and since when they are so
         self._said: set[tuple[Path, tuple[int, int]]] = set()
         self._said_count = 0
 
     def complete(self) -> bool:
-        """Look at the files, and return whether what is there is all that is waited for."""
+        """Look at the files, and return whether there is nothing left to wait for."""
         now = time.monotonic()
         for path in self.directory.glob(f"{self.stem}_answer*.txt"):
             try:
                 state = path.stat().st_size, path.stat().st_mtime_ns
-            except OSError:  # it has just gone
+            except OSError:  # it has just been removed
                 continue
             if path not in self._seen or self._seen[path][0] != state:  # whoever writes it may not be done yet
                 self._seen[path] = state, now
@@ -233,12 +233,12 @@ class _AnswerFiles:
         return count >= self.request.count or quiet >= QUIET
 
     def settled(self) -> list[Path]:
-        """Return the files that nobody seems to write any more, in the order of their numbers."""
+        """Return the files that nobody seems to be writing any more, in the order of their numbers."""
         now = time.monotonic()
         return sorted((path for path, (_, since) in self._seen.items() if now - since >= SETTLED), key=self._place)
 
     def texts(self, path: Path) -> list[tuple[str, str]]:
-        """Return the answers in a file, each with where it stands."""
+        """Return the answers in a file, each after its place."""
         try:
             answers = split_answers(_decoded(path.read_bytes()))
         except FileNotFoundError:
@@ -263,10 +263,10 @@ class _AnswerFiles:
 
 
 def split_answers(text: str) -> list[str]:
-    """Return the answers in a text that are parted by the line `NEXT_ANSWER`, or by what somebody typed for it.
+    """Return the answers in a text, which the line `NEXT_ANSWER` separates, or what somebody typed for it.
 
-    A rule without words, or a heading like "answer 2", parts two answers only where a whole function stands on either
-    side, since answers have rules and headings of their own.
+    A rule without words, or a heading like "answer 2", separates two answers only where there is a whole function on
+    either side, since answers have rules and headings of their own.
     """
     answers = []
     for _, section in _split_at(text, _is_separator):
@@ -306,11 +306,11 @@ def _decoded(content: bytes) -> str:
 
 
 def _clock(request: Request) -> str:
-    """The deadline as a time of the day."""
+    """The deadline as local date and time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time.time() + request.deadline - time.monotonic()))
 
 
 def _conversation(request: Request) -> str:
-    if len(request.messages) == 2:  # what is said once, to begin with, reads best as one text
+    if len(request.messages) == 2:  # an opening reads best as one text
         return "\n" + "\n".join(message["content"] for message in request.messages)
     return "".join(f"\n[{message['role']}]\n\n{message['content']}" for message in request.messages)

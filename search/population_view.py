@@ -1,4 +1,4 @@
-"""All reward functions at a glance: the idea of each, what it rewards, and how far it came."""
+"""All reward functions at a glance: the idea of each, what it rewards, and how far it got."""
 
 import re
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ _FENCED = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 
 
 def idea_of(response: str) -> str:
-    """Return an answer's idea, one line: what stands behind "Idea:", else its first sentence, else nothing."""
+    """Return an answer's idea in one line: what follows "Idea:", else its first sentence, else nothing."""
     prose = _FENCED.sub("", response)
     if stated := _IDEA.findall(prose):
         return _cut(stated[-1])
-    if "def compute_reward" in prose:  # code without a word
+    if "def compute_reward" in prose:  # code without any prose
         return ""
     lines = [line.strip() for line in prose.splitlines() if re.search(r"\w", line)]
     return _cut(re.split(r"(?<=[.!?])\s", lines[0])[0]) if lines else ""
@@ -36,7 +36,7 @@ def population(functions: Sequence[RewardFunction]) -> str:
 
 
 def gone(functions: Sequence[RewardFunction]) -> str:
-    """Return a line for each of those that came nearest among the functions that gave way to others; "" for none."""
+    """Return a line for each of the best among the functions that were replaced; "" if there are none."""
     heirs = {function.replaced: function for function in functions if function.replaced is not None}
     past = [function for function in functions if function.id in heirs]
     past.sort(key=lambda function: (-_figures(function).get("success_rate", 0), _nearest(function)))
@@ -47,13 +47,13 @@ def gone(functions: Sequence[RewardFunction]) -> str:
 
 
 def _outcome(function: RewardFunction) -> str:
-    """How far a function came in its last evaluation: the share solved, and what was missing at the nearest moment."""
+    """How far a function got in its last evaluation: success rate, and distance from success at the nearest moment."""
     figures = _figures(function)
     return f"{figures['success_rate']:.0%}, {figures['nearest_distance']:.3g}" if figures else "not evaluated"
 
 
 def headline(function: RewardFunction) -> str:
-    """Return a function's number, how far it came, and its idea, in one line."""
+    """Return a function's number, how far it got, and its idea, in one line."""
     return f"#{function.id} ({_outcome(function)}): {function.idea.rstrip('.') or 'no idea stated'}"
 
 

@@ -1,9 +1,9 @@
 """Reward programs of the `builtin` model: a sum of terms, whose text *is* the genome.
 
 A term turns a distance that should become small into a reward, by a shape, a weight and a few more numbers. A term may
-come after another one: a gate lets it count only as far as the earlier term's distance is small. `write_program` writes
-a genome out, and `read_genome` takes it back out of the source, so that mutation and crossover need nothing but the
-parents' sources.
+come after another one: a gate lets it count only to the extent that the earlier term's distance is small.
+`write_program` writes a genome out, and `read_genome` reads it back from the source, so that mutation and crossover
+need nothing but the parents' sources.
 """
 
 import ast
@@ -18,7 +18,7 @@ Genome = dict[str, "Gene"]
 
 @dataclass(frozen=True)
 class Range:
-    """Between which bounds a number of a program is drawn; from below zero uniformly, else log-uniformly."""
+    """Bounds between which a program's number is drawn: uniformly if the lower one is negative, else log-uniformly."""
 
     low: float
     high: float
@@ -26,35 +26,35 @@ class Range:
 
 @dataclass(frozen=True)
 class Shape:
-    """How what a term measures becomes a reward: code in the term's names, and the widths that suit a table (m)."""
+    """How a term's measure becomes a reward: code in the term's names, and the widths that suit a tabletop (m)."""
 
     code: str
     words: str
     width: Range | None = None
     measure: str = "distance"
-    may_be_negative: bool = False  # and so cannot stand behind a gate, which would then be kept closed
+    may_be_negative: bool = False  # and so cannot be gated: agents would keep the gate closed
 
 
-# What is shaped from a distance is worth its weight at zero. The widths keep a slope at the half metre from which most
-# arms start: what vanishes there teaches nothing. Weights make up for entropy, to which SAC at first gives the weight
-# one: under half a unit of reward for the whole way, agents were seen to stay random for 15,000 env steps.
+# A shaped distance earns the full weight at zero. The widths keep a slope at the half metre from which most arms start:
+# what vanishes there teaches nothing. The weights suit an initial temperature of 1 as well (--preset published), where
+# with less than half a unit of reward for the whole way agents were seen to act at random for 15,000 env steps.
 WIDTH_SHAPES = {
     "exp": Shape("{t}_weight * np.exp(-{t}_distance / {t}_width)", "exponential", Range(0.1, 0.6)),
     "tanh": Shape("{t}_weight * (1.0 - np.tanh({t}_distance / {t}_width))", "tanh", Range(0.15, 0.7)),
     "long_tail": Shape("{t}_weight / (1.0 + ({t}_distance / {t}_width) ** 2)", "long-tailed", Range(0.06, 0.4)),
     "gaussian": Shape("{t}_weight * np.exp(-({t}_distance / {t}_width) ** 2)", "Gaussian", Range(0.2, 0.6)),
     "linear": Shape("{t}_weight * (1.0 - {t}_distance / {t}_width)", "linear", Range(0.3, 1.0), may_be_negative=True),
-    # What halves the distance is worth the same from a metre down to the width, so that the last centimetre counts as
-    # much as the first decimetre: Levine et al., "End-to-End Training of Deep Visuomotor Policies", JMLR 2016, section
-    # 5.2, have such a term for precision. At a metre it is zero.
+    # Halving the distance is worth the same from a metre down to the width, so that the last centimetre counts as much
+    # as the first decimetre: Levine et al., "End-to-End Training of Deep Visuomotor Policies", JMLR 2016, section 5.2,
+    # use such a term for precision. At a metre it is zero.
     "log": Shape(
         "{t}_weight * max(0.0, 1.0 - np.log1p({t}_distance / {t}_width) / np.log1p(1.0 / {t}_width))",
         "logarithmic, so that the last centimetre counts most",
         Range(0.005, 0.03),
     ),
 }
-# These measure the way by its own length. A thing that is hard to move moves by millimetres at first, and under the
-# root the first of ten equal steps is worth a third of the whole way.
+# These measure progress relative to the distance at the start. A thing that is hard to move moves by millimetres at
+# first, and under the root the first tenth of the way is worth a third of the whole.
 START_SHAPES = {
     "progress": Shape(
         "{t}_weight * max(-1.0, 1.0 - {t}_distance / {t}_start)", "as the share of the way done", may_be_negative=True
@@ -70,7 +70,7 @@ SHAPES = {
     "bonus": Shape("{t}_weight if {t}_reached else 0.0", "a bonus", measure="reached"),
     "as_it_is": Shape("{t}_weight * {t}_value", "as it is", measure="value"),
 }
-NEAR = Range(0.05, 0.25)  # the distance (m) at which a gate is open by a third
+NEAR = Range(0.05, 0.25)  # the distance (m) at which a gate is about a third open
 _GATED = "{t}_gate * ({code})"
 _SHAPE_OF = {
     ast.unparse(ast.parse(code.format(t="term"))): name
@@ -81,19 +81,19 @@ _SHAPE_OF = {
 
 @dataclass(frozen=True)
 class Term:
-    """One thing that a reward may ask for, by an expression over variables: a distance that is zero in the end.
+    """One thing that a reward may ask for, as an expression over variables: a distance that is zero in the end.
 
     Attributes:
         measure: the expression; it may use what `lines` assign, and the term's `numbers` as ``{name}_{number}``.
         words: what it rewards.
         stage: when it is due; a term can be gated by those of earlier stages.
-        weights: from which its weight is drawn.
-        chance: of being in a program that is composed afresh, where no strategy decides.
+        weights: the range from which its weight is drawn.
+        chance: probability of being in a newly composed program, where no strategy decides.
         unit: the distance that counts as much as a metre between gripper and object.
         shapes: the shapes that suit it.
         lines: code that comes before the measure.
-        start: the same distance when the episode began, as an expression; None if nothing tells.
-        numbers: numbers that the expression has beside weight and width.
+        start: the same distance when the episode began, as an expression; None if it cannot be told.
+        numbers: numbers that the expression has besides weight and width.
         helpers: functions that the expression calls.
     """
 

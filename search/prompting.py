@@ -1,4 +1,4 @@
-"""What a language model is asked: the files of `prompts/` with their fields filled.
+"""What a language model is asked: the files of `prompts/` with their fields filled in.
 
 A prompt is plain text with {named} fields, so that it can be read and changed without knowing Python.
 """
@@ -72,9 +72,9 @@ _FIELDS_WITH_INIT = {
 
 
 class Prompts:
-    """The prompts of one setting: "with_init" shows the human reward and its return, "from_scratch" nothing of it.
+    """The prompts of one setting: "with_init" shows the human reward and its return, "from_scratch" neither.
 
-    They are ours, or those in a `directory` of the user's, which must have them all. Raises UsageError when a prompt is
+    They are ours, or those in the user's `directory`, which must have all of them. Raises UsageError when a prompt is
     missing, cannot be read, or has a field that nothing fills.
     """
 
@@ -97,11 +97,11 @@ class Prompts:
                     raise UsageError(f"{path}: nothing fills the field {{{used}}}{nearest(used, fields)}")
 
     def fill(self, name: str, fields: Mapping[str, str]) -> str:
-        """The prompt of that name with its fields filled."""
+        """The prompt of that name with its fields filled in."""
         return re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], self._texts[name])
 
     def _scene(self, task: Task, action_repeat: int) -> str:
-        """Return what there is to be moved: the task's own words, MetaWorld's arm, or no more than the action."""
+        """Return what an action moves: in the task's own words, MetaWorld's arm, or only the size of the action."""
         if task.scene:
             return task.scene
         if is_metaworld_class(task.environment_class):
@@ -154,7 +154,7 @@ class Prompts:
 
 
 def with_appendix(messages: list[Message], text: str) -> list[Message]:
-    """The conversation with `text` at the end of its last message: two messages of one side in a row trip servers."""
+    """The conversation with `text` appended to its last message: two messages of one role in a row trip servers."""
     if not text:
         return messages
     last = messages[-1]
@@ -175,7 +175,7 @@ def _describe_calls(episode_length: int, action_repeat: int) -> str:
 
 
 def _describe_starts(task: Task, starts: Columns) -> str:
-    """How far apart things are when episodes begin, a line for each way that something has to go."""
+    """How far apart things are when episodes begin, one line for each distance to be covered."""
     units = {variable.name: variable.unit for variable in task.variables}
     lines = []
     for (what, to), differences in Measures(task).differences(starts).items():

@@ -37,8 +37,8 @@ class Parent:
 class Request:
     """A conversation, and how many independent answers to it are wanted before `deadline` (``time.monotonic()``).
 
-    Whoever waits for an answer asks `stop` several times a second, and gives up as soon as it says so. `log` takes a
-    line for the user that cannot wait for the reply, such as what is waited for.
+    Whoever waits for an answer calls `stop` several times a second, and gives up as soon as it returns True. `log`
+    takes a line for the user that cannot wait for the reply, such as what the run is waiting for.
     """
 
     messages: list[Message]
@@ -50,7 +50,7 @@ class Request:
     log: Callable[[str], None] = lambda line: None
 
     def out_of_time(self, excused: float = 0.0) -> str:
-        """Why there is no use in waiting any longer, but for `excused` seconds; empty while there is."""
+        """Why waiting is over, not counting `excused` seconds; empty while it is not."""
         if self.stop():
             return "the run was asked to stop"
         return "the deadline was reached" if time.monotonic() - excused >= self.deadline else ""
@@ -58,12 +58,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came: any number of texts, perhaps fewer or more than were wanted.
+    """What came back: any number of texts, perhaps fewer or more than were wanted.
 
     `parents` names for each text the parents that went into it (nothing when the model does not say), `cut_off` the
-    places of texts that ended at a token limit, `refused` the places of those in which the model declines to answer,
-    `notes` what went wrong on the way, a line each. For `held` seconds the request waited for its turn among those of
-    other runs, which the deadline does not count.
+    indices of texts that ended at a token limit, `refused` those of texts in which the model declines to answer, and
+    `notes` what went wrong on the way, one line each. For `held` seconds the request waited for its turn among those of
+    other runs; the deadline does not count them.
     """
 
     texts: list[str]
@@ -98,35 +98,35 @@ class Usage:
 
 
 class LanguageModel(Protocol):
-    """What answers requests. `usage` is one object that only ever grows, also when a request fails.
+    """What answers requests. `usage` is one object that only ever grows, even when a request fails.
 
-    Models derive from this class, and override what they need of its last three methods.
+    Models derive from this class, and override its last three methods where they need to.
     """
 
     name: str
     usage: Usage
-    costs: bool = False  # money or somebody's time, so that no answer is to be asked for twice
+    costs: bool = False  # money or somebody's time, so no answer should be requested twice
 
     def ask(self, request: Request) -> Reply:
-        """Texts for the request; ServiceAway or BudgetSpent when there is none and will be none in this round."""
+        """Return texts for the request; ServiceAway or BudgetSpent when none will come in this round."""
 
     def told(self, outcomes: Sequence[tuple[str, str]]) -> None:
-        """Hear what became of the last reply's texts, in their order: ("accepted", "") or (kind, reason) for each."""
+        """Take in what became of the last reply's texts, in order: ("accepted", "") or (kind, reason) for each."""
         return
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the next request depends on beside `usage`, fit for JSON."""
+        """Return what the next request depends on besides `usage`, JSON-serializable."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`."""
+        """Restore a `state_dict`."""
         return
 
 
 class Recorded(LanguageModel):
     """A model whose exchanges are all handed to `write`, one JSON-able row each, in the form that a replay reads.
 
-    `about` stands in each row: what the recording is of, so that it is not taken for another one's.
+    `about` is part of each row: what the recording is of, so that it is not mistaken for another.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Recorded(LanguageModel):
         self.paid_for: list[dict[str, Any]] = []
 
     def ask(self, request: Request) -> Reply:
-        """What the model answers or raises, after it is written down.
+        """Return or raise what the model does, after recording it.
 
         A request that was answered before the run was killed, a row of `paid_for`, is not sent again.
         """
@@ -189,11 +189,11 @@ class Recorded(LanguageModel):
         self.model.told(outcomes)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was used and asked so far, and the model's own state, fit for JSON."""
+        """Return what was used and asked so far, and the model's own state, JSON-serializable."""
         return {"usage": asdict(self.usage), "requests": self.requests, "model": self.model.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`."""
+        """Restore a `state_dict`."""
         self.usage.add(**state["usage"])
         self.requests = state["requests"]
         self.model.load_state_dict(state["model"])
@@ -212,5 +212,5 @@ def text_of(content: Any) -> str:
     """A message's content as text; some services send a list of parts."""
     if isinstance(content, list):
         return "".join(text_of(part.get("text")) for part in content if isinstance(part, dict))
-    # JSON may hold half of a character, which no file can be written with.
+    # JSON may hold half a surrogate pair, which cannot be written to a file.
     return content.encode("utf-8", "replace").decode("utf-8") if isinstance(content, str) else ""

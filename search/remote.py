@@ -18,44 +18,44 @@ from search.request_form import RequestForm
 from search.service_errors import NO_CONNECTION, Trouble, read_trouble
 from search.turns import Turns
 
-RETRIES = 6  # of one request after trouble other than a request for patience; with the backoff, about half a minute
+RETRIES = 6  # of one request after errors other than limits and overload; with the backoff, about half a minute
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0  # seconds before a request is repeated, when the service names none
 
 CONNECT_TIMEOUT = 15.0  # seconds
 
-CONCURRENCY = 8  # requests under way at once
+CONCURRENCY = 8  # concurrent requests
 
-POLL_INTERVAL = 0.25  # seconds between two looks at what is waited for
+POLL_INTERVAL = 0.25  # seconds between two checks for an answer
 
 _PATIENCE = 1 / 3  # of the time left, for a service that was never seen to answer a request for several texts
 
-_SILENCE = "silence"  # the code of a trouble: the time for an answer was over
+_SILENCE = "silence"  # the code of a trouble: no answer came in time
 
 _ANSWER = 400  # tokens of an answer, until one has come
 
-_WORTH_SAYING = 3.0  # seconds of waiting from which on the log says so
+_WORTH_SAYING = 3.0  # seconds of waiting from which the log mentions it
 
 
 class RemoteModel(LanguageModel):
     """A model behind a service that speaks OpenAI's chat completions, through the ``openai`` client.
 
     The key and, if it is not OpenAI's own, the service's address come from ``OPENAI_API_KEY`` and ``OPENAI_BASE_URL``;
-    a query in the address (``?api-version=...``) goes with every request. What may succeed later is repeated: rate
+    a query in the address (``?api-version=...``) is sent with every request. What may succeed later is retried: rate
     limits and overload for as long as they last, lost connections and server errors a few times, all of it within the
-    request's deadline. A service that refuses a request gets it in another form, which is kept once it worked.
+    request's deadline. A request that is refused is sent in other forms, and the form that works is kept.
 
     Args:
         name: the model's name at the service.
         temperature: sampling temperature.
-        answer_tokens: the bound on one answer that is sent, 0 for the service's own.
-        options: parameters for the body of every request, which go before ours; None leaves one of ours out.
-        max_calls: requests in all, 0 for no bound. Repetitions of a request that did not get through are not counted.
-        max_tokens: tokens in all, both ways, 0 for no bound. The request that goes beyond it is the last one.
+        answer_tokens: the limit on one answer that is sent, 0 for the service's own.
+        options: parameters for the body of every request, which override ours; None leaves one of ours out.
+        max_calls: requests in all, 0 for no limit. Retries of a request that did not get through are not counted.
+        max_tokens: tokens in all, both ways, 0 for no limit. The request that exceeds it is the last one.
         turns: through which requests wait for their turn among those of other runs; None sends them at once.
 
     Raises:
-        UsageError: the key is missing or cannot be one, or the address is not one.
+        UsageError: the key is missing or malformed, or the address is not one.
     """
 
     costs = True
@@ -79,15 +79,15 @@ class RemoteModel(LanguageModel):
         self._answer_tokens = answer_tokens
         self._options = dict(options or {})
         self._form = RequestForm()
-        self._worked: set[str] = set()  # "one" and "several": the texts in a request that the service has answered
+        self._worked: set[str] = set()  # "one", "several": how many texts requests had that the service answered
         self._under_way = 0  # requests
         self._last_cost = 0  # tokens of the last one that was answered
         self._last_trouble: Trouble | None = None  # of the request under way
         self._cut_after: list[int] = []  # tokens after which its answers were cut off
         self._turns = turns
         self._answer_cost = _ANSWER  # tokens of one of the last answers
-        self._held = self._held_until = 0.0  # seconds that went on turns in this call, and until when they will
-        self._said_until = 0.0  # the log has said that everybody waits until then
+        self._held = self._held_until = 0.0  # seconds of waiting for turns in this call, and until when that lasts
+        self._said_until = 0.0  # the log has already said that requests wait until then
         self._key = os.environ.get("OPENAI_API_KEY", "").strip()
         if not self._key:
             raise UsageError(
@@ -100,7 +100,7 @@ class RemoteModel(LanguageModel):
         server = re.match(r"https?://(?:[^/@]*@)?([^/@?]+)", address)
         if not server:
             raise UsageError("OPENAI_BASE_URL is not an address; give one like http://localhost:8000/v1")
-        self._server = server[1]  # what messages call it: without a password that the address may hold
+        self._server = server[1]  # its name in messages, without any password in the address
         address, _, query = address.partition("?")
         self._url = re.sub(r"/+(chat/completions/*)?$", "", address)
         self._missing_path = "" if re.search(r"/v\d", self._url) else "/v1"
@@ -109,7 +109,7 @@ class RemoteModel(LanguageModel):
     def ask(self, request: Request) -> Reply:
         """All texts in one call, if the service can do that; else the rest in parallel calls of one text each."""
         started = time.monotonic()
-        import openai  # noqa: F401, it takes seconds, which most of the program does not need and the service did not use
+        import openai  # noqa: F401, takes seconds, which not every run needs and which the deadline does not count
 
         request = replace(request, deadline=request.deadline + time.monotonic() - started)
         loop = asyncio.new_event_loop()
@@ -117,14 +117,14 @@ class RemoteModel(LanguageModel):
             return loop.run_until_complete(self._ask(request))
         finally:
             loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()  # asyncio.run would also wait for the threads that look up names, which know no deadline
+            loop.close()  # asyncio.run would also wait for DNS lookup threads, which have no deadline
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was learned about the service."""
         return {"form": asdict(self._form), "worked": sorted(self._worked)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with what was learned."""
+        """Restore what was learned."""
         self._form = RequestForm(**state["form"])
         self._worked = set(state["worked"])
 
@@ -139,12 +139,12 @@ class RemoteModel(LanguageModel):
                 api_key=self._key,
                 base_url=self._url,
                 default_query=self._query,
-                # Azure wants the key in a header of this name.
+                # Azure expects the key in a header of this name.
                 default_headers={"api-key": self._key} if "api-version" in self._query else None,
-                max_retries=0,  # the client would give up while a limit lasts, and reads no waiting time from a body
+                max_retries=0,  # the client would give up while a limit lasts, and ignores waiting times in a body
                 timeout=openai.Timeout(left, connect=min(left / 2, CONNECT_TIMEOUT)),
             )
-        except Exception as error:  # its transport reads proxies and certificates from the environment, and may stumble
+        except Exception as error:  # its transport reads proxies and certificates from the environment, and may fail
             trouble = Trouble(NO_CONNECTION, f"no connection can be set up: {plain_line(str(error))}")
             raise ServiceAway(self._explain(trouble)) from None
         async with client:
@@ -164,7 +164,7 @@ class RemoteModel(LanguageModel):
         return max(request.deadline + self._held - time.monotonic(), 0.0)
 
     async def _until_done(self, work: "asyncio.Future[None]", request: Request) -> None:
-        """Wait for `work`, but no longer than the request allows; what hangs is taken down with its connections."""
+        """Wait for `work`, but no longer than the request allows; what hangs is cancelled, connections included."""
         try:
             while not work.done():
                 if why := request.out_of_time(self._held):
@@ -180,7 +180,7 @@ class RemoteModel(LanguageModel):
         if self._form.several or "one" not in self._worked:
             await self._send(client, request, request.count, reply)
             if not reply.texts:
-                return  # the next request may fare better; asking a broken service for the rest would not
+                return  # the next request may fare better; asking a broken service for the rest would not help
         slots = asyncio.Semaphore(CONCURRENCY)
 
         async def one_more() -> None:
@@ -195,7 +195,7 @@ class RemoteModel(LanguageModel):
                 raise outcome
 
     async def _send(self, client: Any, request: Request, count: int, reply: Reply) -> None:
-        """Ask for `count` texts, in other forms and again as far as that helps; what comes is added to `reply`."""
+        """Ask for `count` texts, retrying and changing the form where that helps; add what comes to `reply`."""
         usual = form = self._form
         first, retries = None, 0
         self._spend()
@@ -216,7 +216,7 @@ class RemoteModel(LanguageModel):
                 self._spend()
                 continue
             if trouble.about_address and form.path:
-                trouble = first  # the address as it was given is the one to speak of
+                trouble = first  # report on the address as it was given
             if not trouble.passing or (retries >= RETRIES and not trouble.lasting):
                 raise ServiceAway(self._explain(trouble))
             await self._wait(request, trouble, retries)
@@ -228,7 +228,7 @@ class RemoteModel(LanguageModel):
         """The form to try after `trouble`, None for the same one."""
         if trouble.status >= 500 or trouble.status == NO_CONNECTION:
             if ("several" if "n" in sent else "one") in self._worked:
-                return None  # the service takes this form; it only has a bad moment
+                return None  # the service takes this form, and is only briefly in trouble
             if trouble.status == NO_CONNECTION:
                 hopeless = "n" in sent and (retries or trouble.code == _SILENCE)
                 return replace(form, several=False) if hopeless else None
@@ -258,14 +258,14 @@ class RemoteModel(LanguageModel):
         except openai.APIStatusError as error:
             unfinished = False
             return read_trouble(error.status_code, error.response.headers, error.response.text)
-        except Exception as error:  # of the connection, mostly; whatever a server sends must not end a run of hours
+        except Exception as error:  # mostly of the connection; nothing that a server sends may end a run of hours
             unfinished = False
             why = error.__cause__ or error
             return Trouble(NO_CONNECTION, plain_line(str(why)) or type(why).__name__)
         finally:
             self._under_way -= 1
             counted = self.usage.tokens if counted is None else counted
-            if unfinished:  # whoever works on a request bills it, also when nobody waits for it any more
+            if unfinished:  # services bill what they work on, even if nobody waits for it any more
                 self.usage.add(tokens_in=_tokens_in(messages))
             if self._turns:
                 self._turns.used(number, self.usage.tokens - counted)
@@ -305,7 +305,7 @@ class RemoteModel(LanguageModel):
                 reply.notes.append(f"{self.name} gave an answer without text (finish_reason {reason})")
         if not completion.choices:
             reply.notes.append(f"{self._server} sent a completion without choices")
-        # Servers that do not count must not get around a budget: four characters are about a token.
+        # Servers that do not count tokens must not get around a budget: four characters are about a token.
         received = length // 4 if completion.tokens_out is None else completion.tokens_out
         sent = _tokens_in(messages) if completion.tokens_in is None else completion.tokens_in
         self._last_cost = sent + received
@@ -315,7 +315,7 @@ class RemoteModel(LanguageModel):
             self._cut_after.append(received // len(completion.choices))
 
     def _note_cut_offs(self, reply: Reply) -> None:
-        """Say which flag gives answers more room, and try the other name of the bound on a service that ignores it."""
+        """Say which flag allows longer answers, and try the other name of the limit on a service that ignores it."""
         tokens, bound = min(self._cut_after), self._answer_tokens
         what = f"answers of {self.name} were cut off after about {tokens} tokens"
         ignored = bound and self._form.limit and tokens < bound / 2 and self._form.limit not in self._options
@@ -331,12 +331,12 @@ class RemoteModel(LanguageModel):
             reply.notes.append(f"{what}; raise --max_answer_tokens (now {bound or 'left to the service'})")
 
     async def _turn(self, request: Request, tokens: int) -> int:
-        """Wait until it is this run's turn to send a request of so many tokens; return the number of the request."""
+        """Wait until it is this run's turn to send a request of that many tokens; return the request's number."""
         if not self._turns:
             return 0
         number, seconds = self._turns.ask(tokens)
         now = time.monotonic()
-        # Requests may wait at the same time, which excuses that time once.
+        # Requests may wait at the same time; that time is excused only once.
         self._held += max(now + seconds - max(now, self._held_until), 0.0)
         self._held_until = max(self._held_until, now + seconds)
         if seconds >= _WORTH_SAYING:
@@ -349,7 +349,7 @@ class RemoteModel(LanguageModel):
         return number
 
     async def _wait(self, request: Request, trouble: Trouble, retries: int) -> None:
-        """Wait as long as the service asks, else longer each time; ServiceAway when that goes beyond the deadline."""
+        """Wait as long as the service asks, else longer each time; ServiceAway when that exceeds the deadline."""
         if trouble.wait is None:
             seconds = min(FIRST_WAIT * 2**retries, LONGEST_WAIT) * random.uniform(0.75, 1.0)
         else:  # a service that says "at once" again and again is not taken at its word
@@ -363,7 +363,7 @@ class RemoteModel(LanguageModel):
         await asyncio.sleep(seconds)
 
     def _spend(self) -> None:
-        """Count a request about to be sent; BudgetSpent when there is no room for it beside those under way."""
+        """Count a request about to be sent; BudgetSpent when there is no room for it besides those under way."""
         used = self.usage.tokens_in + self.usage.tokens_out
         if self.max_calls and self.usage.calls >= self.max_calls:
             raise BudgetSpent(f"all {self.max_calls} requests of --max_llm_calls are used up")
@@ -375,10 +375,10 @@ class RemoteModel(LanguageModel):
 
     def _explain(self, trouble: Trouble) -> str:
         text = trouble.explain(self._server, self.name, self._answer_tokens)
-        # Keys shorter than this are the placeholders that servers without keys get.
+        # Shorter keys are placeholders for servers that need none.
         return text.replace(self._key, "[key]") if len(self._key) >= 8 else text
 
 
 def _tokens_in(messages: list[Message]) -> int:
-    """Roughly what a conversation costs."""
+    """Roughly the tokens of a conversation."""
     return sum(len(message["content"]) for message in messages) // 4

@@ -10,7 +10,7 @@ from search.service_errors import Trouble
 
 _LIMITS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": ""}  # what to try after each
 
-_WORDS = {  # how services speak of a parameter; a backslash before n is the end of a quoted line
+_WORDS = {  # how services refer to a parameter; a backslash before n is a line break in quoted text
     "n": r"(?<!\\)\bn\b|\bchoices?\b|\bcandidates?\b",
     "max_tokens": r"\bmax_tokens\b",
     "max_completion_tokens": r"\bmax_completion_tokens\b",
@@ -24,10 +24,10 @@ _WORDS = {  # how services speak of a parameter; a backslash before n is the end
 class RequestForm:
     """Which parameters a request carries, and where it goes.
 
-    `several` sends n, so that one request brings all answers; `limit` is the name under which the bound on an answer's
-    tokens is sent, "" for none; without `system` the system text stands in the first user message; `path` is added to
-    the service's address. What `max_tokens` cannot do on some services `max_completion_tokens` does on others, and
-    those that want the latter say so, while many ignore it without a word: hence the order.
+    `several` sends n, so that one request brings all answers; `limit` is the name under which the limit on an answer's
+    tokens is sent, "" for none; without `system` the system text is put into the first user message; `path` is added to
+    the service's address. `max_tokens` is tried before `max_completion_tokens`, since services that want the latter say
+    so, while many others silently ignore it.
     """
 
     several: bool = True
@@ -39,7 +39,7 @@ class RequestForm:
     path: str = ""
 
     def parameters(self, count: int, temperature: float, answer_tokens: int) -> dict[str, Any]:
-        """Return what is sent beside model and messages; `answer_tokens` bounds an answer unless it is 0."""
+        """Return what is sent besides model and messages; `answer_tokens` limits an answer unless it is 0."""
         sent: dict[str, Any] = {"temperature": temperature} if self.temperature else {}
         if self.several and count > 1:
             sent["n"] = count
@@ -61,9 +61,9 @@ class RequestForm:
     def after(self, trouble: Trouble, sent: Mapping[str, Any], path: str) -> "RequestForm | None":
         """Return the form to try next, None when no other form can help.
 
-        A service that names what it refuses gets exactly that changed. To any other refusal the answer is to leave out
-        n first, then the temperature, then the bound on tokens. `sent` are the parameters that may be changed, `path`
-        is what to add to the address when nothing is found there, "" for nothing.
+        If the service names what it refuses, exactly that is changed. After any other refusal n is left out first, then
+        the temperature, then the limit on tokens is renamed and left out. `sent` are the parameters that may be
+        changed, `path` is what to add to the address when nothing is found there, "" for nothing.
         """
         if trouble.about_address and path and not self.path:
             return replace(self, path=path)
@@ -101,7 +101,7 @@ class RequestForm:
         return min(places, key=lambda name: places[name], default=None)
 
     def differences(self, before: "RequestForm") -> list[str]:
-        """What is new since an earlier form, a few words each, for the log."""
+        """What differs from an earlier form, a few words each, for the log."""
         said = {
             "several": "without n, each answer by a request of its own",
             "temperature": "without temperature",

@@ -5,27 +5,27 @@ from typing import Any
 
 from search.protocol import Message
 
-SURPLUS = "surplus"  # the kind of a candidate that was not needed, and so not looked at
+SURPLUS = "surplus"  # the kind of a candidate that was not needed
 
 
 @dataclass
 class RewardFunction:
     """A reward function that was proposed, accepted or not; a row of population.json.
 
-    `messages` is the conversation that `response` answered; both are kept while it may go on, and stand in llm.jsonl in
-    any case. `idea` is what the answer says of itself in one sentence. `kind` is "" for an accepted function, else a
-    short word for why it was rejected, and `reason` the line that explains it. `fitted` is empty but for a function
-    that is its parent with fitted numbers; then it tells to how many "episodes", and which share of their pairs was
-    ranked right "before" and "after". `figures` are what stored episodes say of it (see `search.scoring.Figures`), with
-    its "score" and its "novelty", and `choice` why it was taken or not; both are empty where nothing was stored or the
-    first valid ones are taken.
+    `messages` is the conversation that `response` answered; both are kept while it may go on, and llm.jsonl has what a
+    model wrote either way. `idea` sums the answer up in one sentence. `kind` is "" for an accepted function, else a
+    short word for why it was rejected, and `reason` the line that explains it. `fitted` is empty unless the function is
+    its parent with fitted numbers; then it has the number of held-out "episodes", and the share of their pairs that was
+    ranked right "before" and "after". `figures` are what stored episodes say about it (see `search.scoring.Figures`),
+    with its "score" and its "novelty", and `choice` is why it was taken or not; both are empty where nothing was stored
+    or the first valid ones are taken.
 
     The loop fills the other fields: `order`, the share of solved episodes that it ranked above every unsolved one when
     it was accepted (None while that is unknown); `slot`; `replaced`, the id of the function that held the slot before;
     `scale` and `shift`, and the mean and standard deviation of its rewards over the buffer before both (None for the
     first population, which is not rescaled); and what evaluations found: `scores`, by search round, with the agent's
     `rank`; `components`, the (mean, min, max) of each part of the reward over all steps of the last one; and
-    `evaluations`, by the env steps at which each was made, its `round`, `success_rate` and `nearest_distance`.
+    `evaluations`, the `round`, `success_rate` and `nearest_distance` of each, by the env steps at which it was made.
     """
 
     id: int
@@ -54,5 +54,5 @@ class RewardFunction:
     evaluations: dict[str, Any] = field(default_factory=dict)
 
     def reject(self, kind: str, reason: str) -> None:
-        """Take it out of the race."""
+        """Mark it as rejected."""
         self.accepted, self.kind, self.reason = False, kind, reason

@@ -42,23 +42,23 @@ from tasks.episode import Rule
 
 
 class RewardSearch:
-    """Searches reward functions for `task`; all that it ever proposed is in `functions`, `functions[i].id == i`.
+    """Searches for reward functions for `task`; all that were ever proposed are in `functions`, `functions[i].id == i`.
 
     Args:
-        model: who writes them.
-        builtin: who fills the first population up when the model wrote too few.
-        workers: who checks candidates, on `probe`.
-        setting: the directory of prompts; "with_init" shows the human reward and its return, "from_scratch" nothing
-            of it.
-        attempts: requests in a round at most, each for twice the open slots.
-        deadline: seconds that a round waits for the model at most.
+        model: writes them.
+        builtin: fills up the first population when the model wrote too few.
+        workers: check candidates, on `probe`.
+        setting: the directory of prompts; "with_init" shows the human reward and its return, "from_scratch" neither.
+        attempts: most requests in a round, each for twice the open slots.
+        deadline: most seconds that a round waits for the model.
         episode_length, action_repeat, rule, context, human_feedback, prompts, examples: see `search.feedback.Feedback`.
-        scored: whether candidates are chosen by what stored episodes say of them; else the first valid ones are taken.
-        fit_numbers: whether functions that stay are tried with fitted numbers, too.
+        scored: whether candidates are chosen by what stored episodes say about them; else the first valid ones are
+            taken.
+        fit_numbers: whether functions that stay are also tried with fitted numbers.
         log: takes one line for the user.
-        record: takes one row of llm.jsonl, fit for JSON.
+        record: takes one row of llm.jsonl, JSON-serializable.
         reject: rejects a candidate that failed on a stored transition.
-        stop: says whether the run is to stop, so that nobody waits for a model any more.
+        stop: says whether the run is to stop, which also ends the wait for a model.
 
     Raises:
         UsageError: a prompt has a field that nothing fills, or with init the task has no human reward.
@@ -118,7 +118,7 @@ class RewardSearch:
         return dict(Counter(f.kind for f in self.functions if f.kind not in {"", SURPLUS}))
 
     def cost(self, price_in: float, price_out: float) -> dict[str, Any]:
-        """Return what the model has cost: calls, tokens, and money at the prices of a million tokens; and by round."""
+        """Return what the model has cost: calls, tokens, and money at prices per million tokens; and by round."""
         usage = self.model.usage
         money = (usage.tokens_in * price_in + usage.tokens_out * price_out) / 1e6
         return {**asdict(usage), "cost": money, "rounds": [asdict(spent) for spent in self.round_usage]}
@@ -129,7 +129,7 @@ class RewardSearch:
         Raises RunError when the model cannot be reached or none of its functions is valid.
         """
         before = replace(self.model.usage)
-        # Nothing is stored yet. The probe has the course of a scripted expert, and to choose by that would show the
+        # Nothing is stored yet. The probe has the trajectory of a scripted expert, and choosing by that would show the
         # search from scratch how the task is solved; so the first valid functions are taken.
         functions = list(self._search(self.model, 0, self.feedback.opening, (), count, ()))
         self.round_usage.append(self.model.usage - before)
@@ -155,9 +155,9 @@ class RewardSearch:
         """Yield checked functions written from what the last ones led to, until `count` are taken or no more come.
 
         A function counts as taken unless its `reject` is called before the next one is drawn. `best` is the best
-        function, None for the human reward, `report` says how its agent did. `elites` stay in the population: they are
-        the parents of recombined functions, and no candidate may repeat them. `experience` is what candidates are
-        chosen by.
+        function (None for the human reward), and `report` says how its agent did. `elites` stay in the population:
+        they are the parents of recombined functions, and no candidate may repeat them. `experience` is what candidates
+        are chosen by.
         """
         parents = [
             Parent(function.id, function.source, seen.success_rate, seen.components) for function, seen in elites
@@ -174,7 +174,7 @@ class RewardSearch:
             self.log(f"{WARNING}search round {round}: {count - taken} of {count} open slots keep their old function")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the next round depends on, fit for JSON."""
+        """Return all that the next round depends on, JSON-serializable."""
         return {
             "functions": [asdict(function) for function in self.functions],
             "model": self.model.state_dict(),
@@ -183,7 +183,7 @@ class RewardSearch:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`."""
+        """Restore a `state_dict`."""
         self.functions = [RewardFunction(**row) for row in state["functions"]]
         self.model.load_state_dict(state["model"])
         self.round_usage = [Usage(**spent) for spent in state["rounds"]]
@@ -202,8 +202,8 @@ class RewardSearch:
     ) -> Iterator[RewardFunction]:
         """Yield one round's functions as :meth:`improve` does; `_trouble` then says why there are no more.
 
-        `shown` are the ids of the functions in the conversation, the parents of all that comes of it unless the model
-        says which it took.
+        `shown` are the ids of the functions in the conversation; they are the parents of all that comes of it, unless
+        the model says which ones it used.
         """
         fitted = self._fitted(round, staying, experience) if self.fit_numbers and experience is not None else []
         deadline = time.monotonic() + self.deadline
@@ -258,7 +258,7 @@ class RewardSearch:
         return candidates
 
     def _fitted(self, round: int, functions: Sequence[RewardFunction], experience: Experience) -> list[RewardFunction]:
-        """Return as candidates what becomes of functions when their numbers are fitted, where that gains anything."""
+        """Return functions with their numbers fitted, as candidates, where that gains anything."""
         found = []
         with contextlib.closing(Fitting(self.task.inputs, experience)) as fitting:
             for function in functions:
@@ -296,10 +296,10 @@ class RewardSearch:
             offered = self._as_they_came(candidates, known, wanted)
         for function in offered:
             yield function
-            if function.accepted:  # whoever drew it may have rejected it
+            if function.accepted:  # the caller may have rejected it
                 taken.append(function)
         for function in candidates:
-            if not function.accepted:  # nobody will go on with that conversation
+            if not function.accepted:  # nobody will continue that conversation
                 function.response, function.messages = "", []
 
     def _as_they_came(
@@ -307,7 +307,7 @@ class RewardSearch:
     ) -> Iterator[RewardFunction]:
         waiting = candidates
         while waiting and (size := wanted()):
-            # Checking means compiling: no more are checked at a time than are wanted.
+            # Checking means compiling, so no more are checked at a time than are wanted.
             batch, waiting = waiting[:size], waiting[size:]
             self._check(batch, known)
             yield from (function for function in batch if function.accepted)

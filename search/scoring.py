@@ -1,18 +1,18 @@
-"""What stored episodes say of a reward function before anyone learns from it."""
+"""What stored episodes say about a reward function before any agent learns from it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-_EPISODES = 200  # that are looked at: scoring a candidate is to cost less than compiling it
+_EPISODES = 200  # at most: scoring a candidate should cost less than compiling it
 _ROWS = 30_000
-_BINS = 100  # parts of a reward's range; rewards in one of them are as good as the same
+_BINS = 100  # of a reward's range; rewards in the same bin count as equal
 
 
 @dataclass(frozen=True)
 class Experience:
-    """Episodes that were stored, one after the other.
+    """Stored episodes, one after the other.
 
     Attributes:
         columns: what reward functions read, next_obs (R, O), action (R, A) and variables (R, V).
@@ -28,7 +28,7 @@ class Experience:
 
     @property
     def nearness(self) -> np.ndarray:
-        """A number that is the larger the better an episode was (E,); all solved ones are equally good."""
+        """How good each episode was (E,): larger is better, and all solved ones are equally good."""
         return np.where(self.solved, 1.0, -self.distance)
 
     def means(self, rewards: np.ndarray) -> np.ndarray:
@@ -45,8 +45,8 @@ class Experience:
 def sampled(solved: np.ndarray, rows: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
     """Return which of E episodes to look at, and which of their rows: few enough, and always the same.
 
-    They are evenly spread over the run. Of solved and unsolved ones there are equally many, if there can be: one
-    success in a hundred episodes says more than another failure.
+    They are evenly spread over the run, with as many solved as unsolved ones if possible: one success in a hundred
+    episodes says more than another failure.
 
     Args:
         solved: which episodes are solved (E,), bool.
@@ -66,13 +66,13 @@ class Figures:
 
     Attributes:
         pairs: of all pairs of a solved and an unsolved episode, the share in which the solved one has the higher mean
-            reward (Mann and Whitney 1947); None unless there are episodes of both kinds. One lucky failure, which may
-            take all of `search.choice.order_share`, takes little of it.
+            reward (Mann and Whitney 1947); None unless there are episodes of both kinds. One lucky failure, which can
+            bring `search.choice.order_share` down to 0, costs it little.
         nearness: rank correlation of the episodes' mean rewards with how near to success they came, solved ones being
-            nearest (Spearman 1904); None if one of the two is the same in all.
-        spread: standard deviation of the rewards as a share of half their range, which is 1 at most; for a reader.
-        saturated: share of the rows whose rewards lie in one and the same hundredth of that range: there it tells
-            nothing apart.
+            nearest (Spearman 1904); None if either is the same in all episodes.
+        spread: standard deviation of the rewards as a share of half their range, at most 1; only shown to readers.
+        saturated: largest share of the rows whose rewards lie in the same hundredth of their range, where the function
+            tells nothing apart.
     """
 
     pairs: float | None
@@ -82,7 +82,7 @@ class Figures:
 
     @property
     def score(self) -> float:
-        """A number in [0, 1]; half of it goes to a function that ranks episodes as chance does and is nowhere flat."""
+        """A number in [0, 1], 0.5 for a function that ranks episodes no better than chance and is nowhere flat."""
         judged = [share for share in (self.pairs, self.nearness and (1 + self.nearness) / 2) if share is not None]
         agreement = float(np.mean(judged)) if judged else 0.5
         return agreement * (1.0 - self.saturated)
@@ -98,7 +98,7 @@ def judge(rewards: np.ndarray, experience: Experience) -> Figures:
     low, high = float(rewards.min()), float(rewards.max())
     if not high > low:
         return Figures(pairs, None, 0.0, 1.0)
-    # By hand, since `numpy.histogram` refuses a range of a few roundings.
+    # By hand, since `numpy.histogram` refuses a range of a few rounding errors.
     hundredths = ((rewards.astype(float) - low) / (high - low) * _BINS).astype(int)
     counts = np.bincount(np.minimum(hundredths, _BINS - 1))
     return Figures(
@@ -111,7 +111,7 @@ def judge(rewards: np.ndarray, experience: Experience) -> Figures:
 
 def alike(one: np.ndarray, other: np.ndarray) -> float | None:
     """Return the rank correlation of two columns of numbers (n,); None if either is constant."""
-    from scipy import stats  # a third of a second to load, and needed in search rounds alone
+    from scipy import stats  # takes a third of a second to load, and only search rounds need it
 
     if np.ptp(one) == 0 or np.ptp(other) == 0:
         return None
@@ -119,5 +119,5 @@ def alike(one: np.ndarray, other: np.ndarray) -> float | None:
 
 
 def evenly(numbers: np.ndarray, most: int) -> np.ndarray:
-    """Return at most so many of the numbers, evenly spread, the first and the last among them."""
+    """Return at most `most` of the numbers, evenly spread, the first and the last among them."""
     return numbers[np.linspace(0, len(numbers) - 1, min(len(numbers), most)).round().astype(int)]

@@ -16,14 +16,14 @@ NO_CONNECTION = 0  # in place of a status: nothing came, or not all of it
 
 _SHOWN = 300  # characters of a service's own words in a message
 
-# Where services keep their sentence; metadata.raw holds that of the provider behind a gateway.
+# Where services put their message; metadata.raw holds that of the provider behind a gateway.
 _TELLING = (
     *("error", "errors", "message", "msg", "detail", "error_message", "error_msg", "error_description"),
     *("description", "reason", "title", "metadata", "raw"),
 )
-_PASSING = {408, 409, 425, 429}  # with all of 500 and above: what may succeed later
+_PASSING = {408, 409, 425, 429}  # these may succeed later, as may all of 500 and above
 _NEVER_PASSING = {501, 505}
-_LASTING = {429, 503, 529}  # limits and overload, which may last as long as they like
+_LASTING = {429, 503, 529}  # limits and overload, which are waited out however long they last
 
 _UNITS = {"ms": 0.001, "mil": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _UNIT = r"(?:ms|milliseconds?|h|hrs?|hours?|m|mins?|minutes?|s|secs?|seconds?)(?![a-z])"
@@ -40,8 +40,8 @@ _WAIT_IN_FIELD = re.compile(
 class Trouble:
     """One answer of a service that is not a completion.
 
-    `status` is that of HTTP, or the one that an error inside a 200 stands for; `words` the service's own sentence in
-    one line; `parameter` the name that it complains about, if it says one; `code` its own short word for the error;
+    `status` is the HTTP status, or the one that an error inside a 200 stands for; `words` the service's own message in
+    one line; `parameter` the one that it complains about, if it names one; `code` its own short word for the error;
     `wait` the seconds that it asks to wait, None when it does not say; `page` whether it is a web page.
     """
 
@@ -99,11 +99,11 @@ class Trouble:
 
     @property
     def lasting(self) -> bool:
-        """Whether the service is there and only asks for patience, so that it is worth all the time there is."""
+        """Whether the service is there and only asks for patience, so that waiting until the deadline is worth it."""
         return self.passing and (self.status in _LASTING or self.wait is not None)
 
     def explain(self, server: str, model: str, answer_tokens: int) -> str:
-        """One line: what happened, in the service's own words, and what to do."""
+        """One line: what happened, in the service's own words, and what to do about it."""
         words = self.words if len(self.words) <= _SHOWN else self.words[:_SHOWN] + "..."
         if self.status == NO_CONNECTION:
             return f"{server} cannot be reached: {words}"
@@ -193,7 +193,7 @@ def _parameter(error: Mapping[str, Any]) -> str:
 
 
 def _meant_status(code: Any, words: str) -> int:
-    """The status that an error within a 200 stands for: the one that it carries, else what its words mean."""
+    """The status that an error within a 200 stands for: the one that it carries, else what its message implies."""
     if str(code).isdecimal() and 400 <= int(code) < 600:
         return int(code)
     if re.search(r"rate.?limit|too many requests", words, re.I):
@@ -235,6 +235,6 @@ def _is_page(text: str) -> bool:
 
 
 def _page_text(page: str) -> str:
-    """The words of a web page without its markup; the title first, as it stands there."""
+    """The text of a web page without its markup, the title first, as on the page."""
     page = re.sub(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->", " ", page, flags=re.I | re.S)
     return html.unescape(re.sub(r"<[^>]*>", " ", page))

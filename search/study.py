@@ -1,6 +1,6 @@
-"""What the episodes of an evaluation have in common, and what tells those that were solved from those that were not.
+"""What the episodes of an evaluation have in common, and what tells the solved ones from the unsolved ones.
 
-Everything here is figures; `words` says them.
+This module only computes figures; `words` puts them into words.
 """
 
 import itertools
@@ -15,11 +15,11 @@ from tasks.measures import Measures
 from tasks.simulator import is_metaworld_class
 
 PARTS = 10  # of an episode
-NEAR = 0.05  # m from an object at which a hand is at work on it
-_AS_NEAR = 1e-3  # in the unit of the success criterion: moments that are as near to success as the nearest one
-_CHANCE = 0.05  # at which starts that tell solved episodes apart might do so by luck
-_SAME = 0.98  # correlation at which two start variables say the same
-_VARIES = 1e-4  # the spread from which a start variable counts as one
+NEAR = 0.05  # m from an object within which a hand counts as being at work on it
+_AS_NEAR = 1e-3  # in the success criterion's unit; moments this close to the nearest one count as equally near
+_CHANCE = 0.05  # significance level for start variables that tell solved episodes apart
+_SAME = 0.98  # correlation above which two start variables say the same
+_VARIES = 1e-4  # the spread above which a variable counts as varying
 _ROLES_OF_STARTS = ("object_start", "object", "goal", "other")
 
 Parts = Mapping[str, np.ndarray]
@@ -54,8 +54,8 @@ class Side:
     """The solved episodes of an evaluation, or the others.
 
     `parts` maps each part of the reward to its mean over all steps, `ends` each measure to its mean at episode end;
-    `nearest` and `last` say where things were at the moment nearest to success, of equals the one with the first of the
-    task's ways shortest, and at the end.
+    `nearest` and `last` say where things were at the moment nearest to success (among equals, the one at which the
+    first of the task's ways is shortest) and at the end.
     """
 
     count: int
@@ -68,7 +68,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Split:
-    """A start variable that tells solved episodes apart: (solved, all) with it above `threshold`, and not above."""
+    """A start variable that tells solved episodes apart: (solved, all) where it is above `threshold`, and where not."""
 
     variable: str
     threshold: float
@@ -80,8 +80,9 @@ class Split:
 class Study:
     """What an evaluation showed.
 
-    `nearest` are the least distances from success of each episode (E,), sorted. `courses` maps parts of the reward and
-    measures to their means in each tenth of an episode, ((PARTS,) over all episodes, (PARTS,) in the best one).
+    `nearest` has the least distance from success of each episode (E,), sorted. `part_courses` and `measure_courses` map
+    parts of the reward and measures to their means in each tenth of an episode, ((PARTS,) over all episodes, (PARTS,)
+    in the best one).
     """
 
     solved: Side
@@ -112,7 +113,7 @@ def study(task: Task, score: Score, parts: Parts) -> Study:
         equal = np.flatnonzero(distance <= distance.min() + _AS_NEAR)
         if not measures.ways:
             return int(equal[0])
-        # While nothing has moved, what tells is how far the hand was on its way.
+        # While nothing has moved, what counts is how close the hand had come.
         first = np.linalg.norm(places[measures.ways[0]][rows[number]], axis=1)
         return int(equal[first[equal].argmin()])
 
@@ -145,7 +146,7 @@ def study(task: Task, score: Score, parts: Parts) -> Study:
 
 
 def in_parts(values: np.ndarray) -> np.ndarray:
-    """Return the mean of each tenth of an episode's values (T,); one that is shorter repeats some."""
+    """Return the mean of each tenth of an episode's values (T,); fewer than ten values are partly repeated."""
     starts = np.arange(PARTS) * len(values) // PARTS
     stops = np.maximum(np.arange(1, PARTS + 1) * len(values) // PARTS, starts + 1)
     return np.array([values[start:stop].mean(dtype=np.float64) for start, stop in zip(starts, stops, strict=True)])
@@ -169,7 +170,7 @@ def _pushes(task: Task, measures: Measures, episodes: Sequence[Episode]) -> list
         where = {name: measures.column(name, episode.transitions)[:-1] for name in (what, to, hand)}
         way = where[to] - where[what]
         length = np.linalg.norm(way, axis=1)
-        moved = episode.transitions["action"][1:, : way.shape[1]].astype(np.float64)  # what was done where it then was
+        moved = episode.transitions["action"][1:, : way.shape[1]].astype(np.float64)  # the action taken from there
         at_work = (np.linalg.norm(where[hand] - where[what], axis=1) <= NEAR) & (length > 0)
         pushes.append((moved * way).sum(1)[at_work] / length[at_work])
     return pushes
@@ -181,9 +182,9 @@ def _push(way: tuple[str, str], pushes: Sequence[np.ndarray]) -> Push | None:
 
 
 def _starts(task: Task, episodes: Sequence[Episode]) -> dict[str, np.ndarray]:
-    """The numbers (E,) in which the episodes began differently, by name; of those that say the same the first one.
+    """The numbers (E,) in which the episodes' starts differ, by name; of those that say the same, only the first.
 
-    Read after the first decision, which leaves where a thing began, and what stays where it is, as they were.
+    They are read after the first decision, which changes neither the recorded starts nor what stays in place.
     """
     found: dict[str, np.ndarray] = {}
     order = sorted(
@@ -194,7 +195,7 @@ def _starts(task: Task, episodes: Sequence[Episode]) -> dict[str, np.ndarray]:
         place = task.inputs[variable.name]
         values = [episode.transitions[place.column][:, place.start : place.stop] for episode in episodes]
         if variable.role == "other" and any(np.ptp(rows, axis=0).max() > _VARIES for rows in values):
-            continue  # it moves, and so may say what was done
+            continue  # it moves, so it may reflect what was done
         first = np.array([rows[0] for rows in values], np.float64)
         for number in range(first.shape[1]):
             start = first[:, number]
@@ -208,10 +209,10 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _splits(starts: Mapping[str, np.ndarray], solved: np.ndarray) -> list[Split]:
-    """The start variables that rank solved episodes apart beyond chance, clearest first, at most two.
+    """The start variables that tell solved episodes apart beyond chance, clearest first, at most two.
 
     Mann and Whitney, "On a test of whether one of two random variables is stochastically larger than the other", 1947;
-    the level is shared by all variables that are tried.
+    the significance level is divided by the number of variables that are tried (Bonferroni).
     """
     if solved.all() or not solved.any():
         return []

@@ -9,11 +9,11 @@ from search.programs import START_SHAPES, WIDTH_SHAPES, Range, Term, as_helper, 
 from task_specs import Task
 from tasks.success import success_measure
 
-APPROACH, HOLD, LIFT, MOVE, ALWAYS = range(5)  # stages; what is always due stands behind the last
+APPROACH, HOLD, LIFT, MOVE, ALWAYS = range(5)  # stages; what is always due comes after the last
 
 _OBJECT_SHAPES = (*WIDTH_SHAPES, *START_SHAPES)
 _CLEARANCE = Range(0.05, 0.2)  # m that a hand keeps from an object until it is in line with it
-_OFFSET = Range(-0.04, 0.04)  # m beside an object's own point, where a finger takes hold of it
+_OFFSET = Range(-0.04, 0.04)  # m beside an object's own point, at which a finger takes hold of it
 _OVER = Range(-0.02, 0.02)  # m beside it, for a hand that comes from above
 _DEPTH = Range(-0.04, 0.01)  # m over it: fingers that hook or grasp reach past an object's own point
 
@@ -59,7 +59,7 @@ def task_terms(task: Task, human_reward: str | None = None) -> list[Term]:
         words = f"{thing} and {tools[0]} close together"
         terms.append(Term("meet", f"np.linalg.norm({thing} - {tools[0]})", words, MOVE, Range(1.0, 4.0), 0.5))
     effort = "np.linalg.norm(action)"
-    soft = tuple(name for name in WIDTH_SHAPES if name != "log")  # or an agent would best not move at all
+    soft = tuple(name for name in WIDTH_SHAPES if name != "log")  # with it, an agent would do best not to move at all
     terms.append(Term("effort", effort, "small actions", ALWAYS, Range(0.05, 0.5), 0.2, unit=3.0, shapes=soft))
     if measure:
         solved = f"({task.success_expression})"
@@ -83,10 +83,10 @@ def success_axes(measure: str, thing: str) -> tuple[int, ...]:
 
 
 def _approach(gripper: str, thing: str, goal: str | None, start: str | None, axes: tuple[int, ...]) -> list[Term]:
-    """Return the ways to come to the object: straight, to a point beside it, from above, from the far side.
+    """Return the ways to approach the object: straight, to a point beside it, from above, from the far side.
 
-    The last two lead through a funnel: as long as the hand is beside the line on which it is to come, it is to stay
-    clear of the object, or it would push it away. From the near side it first has to go round.
+    The last two lead through a funnel: as long as the hand is off the line of approach, it has to stay clear of the
+    object, or it would push it away. From the near side it first has to go round.
     """
     weights = Range(2.0, 6.0)
     straight = f"np.linalg.norm({gripper} - {thing})"

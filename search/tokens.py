@@ -5,12 +5,12 @@ from collections.abc import Iterable
 
 from search.protocol import Message
 
-# What tokenizers keep together: a short word with the sign before it, three digits, a run of signs or of white space.
+# What tokenizers keep together: a short word with the character before it, three digits, runs of symbols or of blanks.
 _TOKEN = re.compile(r"[^\n\w]?_?[A-Za-z]{1,6}|\d{1,3}| ?[^\s\w]+\n*|\s+|[^\W\dA-Za-z]")
 
 
 def count_tokens(text: str) -> int:
-    """Return about how many tokens a text has, a few in a hundred too many: each model has a tokenizer of its own."""
+    """Return about how many tokens a text has, a few percent too many: each model has its own tokenizer."""
     return len(_TOKEN.findall(text))
 
 

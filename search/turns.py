@@ -1,4 +1,4 @@
-"""Taking turns: runs of a sweep share one rate and one budget of requests, which the sweep that started them holds."""
+"""Taking turns: runs of a sweep share one rate and one budget of requests, held by the sweep that started them."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ VARIABLE = "LARES_TURNS"
 
 
 class Turns:
-    """Asks the sweep, one line of JSON for one, before a request is sent and after it was answered.
+    """Asks the sweep before a request is sent, and reports to it after the answer, in one line of JSON each way.
 
     Args:
         connection: to the sweep.
@@ -39,7 +39,7 @@ class Turns:
         return answer["number"], answer["seconds"]
 
     def used(self, number: int, tokens: int) -> None:
-        """Say how many tokens a request has taken, if anybody still listens."""
+        """Report how many tokens a request has taken, if anybody still listens."""
         with contextlib.suppress(ServiceAway):
             self._exchange({"number": number, "used": tokens})
 
@@ -54,5 +54,5 @@ class Turns:
 
 def inherited_turns() -> Turns | None:
     """Return the connection to the sweep that started this process, None if there is none."""
-    number = os.environ.pop(VARIABLE, "")  # no process that this one starts has the socket
+    number = os.environ.pop(VARIABLE, "")  # child processes do not inherit the socket
     return Turns(socket.socket(fileno=int(number))) if number.isdecimal() else None

@@ -12,11 +12,11 @@ from tasks.simulator import is_metaworld_class
 
 _COMPARED_PARTS = 3
 _TOLD_PARTS, _TOLD_MEASURES, _TOLD_EVALUATIONS = 4, 3, 4
-_SATURATED = 0.8  # share of the steps in which a part is at its top
-_TOP = 0.05  # of its range, from which on it is there
-_DEAD = 0.01  # of the whole reward's range, below which a part's own range is nothing
-_LEAST = 0.005  # m, below which a difference along an axis is not worth a word
-_SPREAD = 0.02  # m over episodes, from which on a mean along an axis hides something
+_SATURATED = 0.8  # share of the steps at its top from which a part counts as saturated
+_TOP = 0.05  # share of its range within which it counts as at its top
+_DEAD = 0.01  # share of the whole reward's range up to which a part counts as dead
+_LEAST = 0.005  # m, below which a difference along an axis is not mentioned
+_SPREAD = 0.02  # m over episodes, above which a mean along an axis hides something
 _METAWORLD_AXES = (
     ("to the left", "to the right"),
     ("towards the robot", "away from the robot"),
@@ -25,7 +25,7 @@ _METAWORLD_AXES = (
 
 
 def number(value: float) -> str:
-    """The number with four digits at most."""
+    """The number with at most four significant digits."""
     return f"{value:.4g}"
 
 
@@ -79,7 +79,7 @@ def history(evaluations: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def solved_counts(study: Study) -> str:
-    """Return how many episodes were solved by either reading."""
+    """Return how many episodes were solved under either rule."""
     return f"{study.any_step} of {len(study.nearest)} at any step, {study.last_step} at the last step"
 
 
@@ -91,7 +91,7 @@ def nearness(study: Study) -> str:
 
 
 def sides(study: Study) -> str:
-    """Return what solved and unsolved episodes did, beside each other, and how they began; "" without both kinds."""
+    """Return what solved and unsolved episodes did, side by side, and how they began; "" without both kinds."""
     solved, unsolved = study.solved, study.unsolved
     if not (solved.count and unsolved.count):
         return ""
@@ -108,7 +108,7 @@ def sides(study: Study) -> str:
 
 
 def _apart(pair: tuple[str, float, float]) -> float:
-    """How near two numbers are, for their size."""
+    """How near two numbers are, relative to their size."""
     _, one, other = pair
     return -abs(one - other) / (abs(one) + abs(other) + 1e-9)
 
@@ -152,14 +152,14 @@ def _told_measures(study: Study) -> list[str]:
 
 
 def _scaled(mean: np.ndarray, best: np.ndarray) -> str:
-    """Two courses as whole numbers of three digits at most, which take half as much room as fractions."""
+    """Two courses as whole numbers of at most three digits, which take half as much room as fractions."""
     power = _places([*mean, *best])
     said = " | ".join(" ".join(f"{value:.0f}" for value in values * 10.0**power) for values in (mean, best))
     return f"(x {10.0**power:g}): {said}"
 
 
 def _places(values: Sequence[float]) -> int:
-    """After how many decimal places the largest of the numbers has three digits."""
+    """How many decimal places give the largest of the numbers three significant digits."""
     largest = max(map(abs, values))
     return 2 - math.floor(math.log10(largest)) if largest else 0
 

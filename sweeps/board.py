@@ -1,4 +1,4 @@
-"""What a sweep shows of itself: a table in place on a terminal, lines elsewhere, and its results at the end."""
+"""What a sweep shows: a live table on a terminal, lines elsewhere, and its results at the end."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ from runs.wording import duration
 from sweeps.plan import Sweep
 from sweeps.progress import Progress, read_progress, seconds_left
 
-_INTERVAL = 2.0  # seconds between two looks at the files
+_INTERVAL = 2.0  # seconds between two reads of the files
 _ORDER = ("running", "failed", "stopped", "done", "waiting")  # of the table's lines, which may be more than fit
 
 
@@ -20,9 +20,9 @@ class Board:
     """What is shown while a sweep goes on.
 
     Args:
-        sweep: whose files are read.
+        sweep: the sweep whose files are read.
         at_once: how many runs there are at once.
-        expected: seconds of an env step, for the time left before there are evaluations.
+        expected: seconds per env step, to estimate the time left until there are evaluations.
     """
 
     def __init__(self, sweep: Sweep, at_once: int, expected: float | None) -> None:
@@ -34,13 +34,13 @@ class Board:
         self.progress: list[Progress] = []
 
     def look(self) -> None:
-        """Show how things are, unless it was done a moment ago."""
+        """Show the current state, unless that was done a moment ago."""
         if time.monotonic() >= self._next:
             self.show()
             self._next = time.monotonic() + _INTERVAL
 
     def show(self) -> None:
-        """Show how things are."""
+        """Show the current state."""
         before = {one.run.name: one.status for one in self.progress}
         self.progress = read_progress(self._sweep, self.progress)
         if sys.stdout.isatty():
@@ -54,13 +54,13 @@ class Board:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Show how things are a last time, and leave it there."""
+        """Show the state one last time, and leave it on the screen."""
         self.show()
         if self._live:
             self._live.stop()
 
     def _draw(self) -> None:
-        from rich.live import Live  # here, because most sweeps write into a file and do without
+        from rich.live import Live  # imported here, since sweeps whose output goes to a file do without
 
         if self._live is None:
             self._live = Live(auto_refresh=False)
@@ -69,7 +69,7 @@ class Board:
 
 
 def line(one: Progress) -> str:
-    """Return how a run is as a line."""
+    """Return a run's state in one line."""
     words = f"{one.status:8}{one.run.name}"
     if one.status == "failed":
         return f"{words}: {one.last_line}"
@@ -77,7 +77,7 @@ def line(one: Progress) -> str:
 
 
 def headline(progress: Sequence[Progress], at_once: int = 1, expected: float | None = None) -> str:
-    """Return how all runs are, in a line."""
+    """Return the state of all runs in one line."""
     counts = Counter(one.status for one in progress)
     words = [f"{counts[status]} {status}" for status in _ORDER if counts[status]]
     best = max((one.success for one in progress if one.success is not None), default=None)
@@ -90,14 +90,14 @@ def headline(progress: Sequence[Progress], at_once: int = 1, expected: float | N
 
 
 def print_table(progress: Sequence[Progress]) -> None:
-    """Print the table; outside of a terminal as wide as it is."""
+    """Print the table, at full width outside of a terminal."""
     from rich.console import Console
 
     Console(width=None if sys.stdout.isatty() else 200).print(table(progress))
 
 
 def table(progress: Sequence[Progress], at_once: int = 1, expected: float | None = None) -> Any:
-    """Return the runs as a table of rich's: those under way first, then those that failed."""
+    """Return the runs as a `rich` table: those under way first, then those that failed."""
     from rich.table import Table
 
     shown = Table(title=headline(progress, at_once, expected), title_justify="left", title_style="", box=None)
@@ -124,7 +124,7 @@ def failures(progress: Sequence[Progress]) -> list[str]:
 
 
 def write_results(sweep: Sweep, progress: Sequence[Progress]) -> str:
-    """Draw the curves of the runs, and tabulate their results, beside their directories; return the tables."""
+    """Draw the runs' curves and tabulate their results, next to their directories; return the tables."""
     from figures.files import compare_runs  # slow to import
 
     runs = [read_run(sweep.directory_of(one.run)) for one in progress if one.env_steps]

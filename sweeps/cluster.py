@@ -1,7 +1,7 @@
-"""Runs on the nodes of a Ray cluster: each is a task, which sees it through on the node that Ray picks.
+"""Runs on the nodes of a Ray cluster: each is a Ray task, which sees it through on the node that Ray picks.
 
-Nodes share the project, its Python, and the sweep's directory, all under the same paths. Keys of a language model are
-taken from each node's own environment; they never travel through Ray.
+Nodes share the project, its Python, and the sweep's directory, all under the same paths. A language model's key is
+taken from each node's own environment; it never travels through Ray.
 """
 
 import logging
@@ -20,15 +20,15 @@ from sweeps.limits import Bounds, Limits
 from sweeps.local import POLL_INTERVAL, PROJECT, Crew, give_up
 from sweeps.plan import FILE, PlannedRun
 
-_ASK_INTERVAL = 1.0  # seconds between two questions of a task whether it is to end
+_ASK_INTERVAL = 1.0  # seconds after which a task asks again whether it is to end
 
 
 class Cluster:
     """The cluster that ``RAY_ADDRESS`` names.
 
     Args:
-        cpus: cores of a run.
-        gpus: GPUs of a run, or the share of one.
+        cpus: cores per run.
+        gpus: GPUs per run, which may be a fraction.
 
     Raises:
         UsageError: Ray is not installed, or no cluster answers there.
@@ -54,18 +54,18 @@ class Cluster:
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UsageError(f"no cluster answers at RAY_ADDRESS={address} ({one_line(error)})") from None
-        signal.signal(signal.SIGTERM, handler)  # Ray has one of its own, which would not wait for the runs
+        signal.signal(signal.SIGTERM, handler)  # Ray installs its own, which would not wait for the runs
         self._ray: Any = ray
 
     def __enter__(self) -> "Cluster":
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the cluster, which ends what is still under way there."""
+        """Leave the cluster, which ends whatever is still running there."""
         self._ray.shutdown()
 
     def at_once(self, needed: Collection[float]) -> int:
-        """Return how many runs that need so many bytes of memory each the cluster holds, as it is now."""
+        """Return how many runs, which need so many bytes of memory each, the cluster holds as it is now."""
         needs = {**self._needs, "memory": max(needed)}
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         held = [min(int(node.get(name, 0) / need) for name, need in needs.items() if need) for node in nodes]
@@ -81,11 +81,11 @@ class Cluster:
         interruption: Interruption,
         look: Callable[[], None],
     ) -> None:
-        """See runs through, as `sweeps.local.Machine.see_through`; a wish for a checkpoint stays here."""
+        """See runs through, like `sweeps.local.Machine.see_through`; requests for checkpoints are not passed on."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         ray, directory = self._ray, directory.absolute()
-        # Where this process is, since the sweep ends with it anyway.
+        # On this process's node, since the sweep ends with it anyway.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         center = ray.remote(num_cpus=0, scheduling_strategy=here)(_Center).remote(bounds, directory)
         cpus, gpus = self._needs["CPU"], self._needs["GPU"]
@@ -110,7 +110,7 @@ class Cluster:
 
 
 class _Center:
-    """What the tasks share, an actor: the signal that ends them, and the limits of what they send."""
+    """An actor with what the tasks share: the signal that ends them, and the limits on what they send."""
 
     def __init__(self, bounds: Bounds, directory: Path) -> None:
         self._limits = Limits(bounds, directory) if bounds.any() else None
@@ -131,13 +131,13 @@ class _Center:
 
 
 class _Orders(Interruption):
-    """Whether the sweep wants its runs to end, asked of the center in turn; without a center they end."""
+    """Whether the sweep wants its runs to end; the center is asked now and then, and if it is gone, they end."""
 
     def __init__(self, center: Any) -> None:
         super().__init__()
         self._center = center
         self._next = 0.0
-        # A task that waits in its main thread gives its cores to another one.
+        # A task that waits in its main thread gives up its cores to another one.
         self._thread = ThreadPoolExecutor(1)
 
     def get(self, name: str, *arguments: Any) -> Any:
@@ -147,7 +147,7 @@ class _Orders(Interruption):
         return self._thread.submit(ray.get, getattr(self._center, name).remote(*arguments)).result()
 
     def ask(self) -> None:
-        """Ask, unless it was done a moment ago."""
+        """Ask, unless that was done a moment ago."""
         from ray.exceptions import RayError
 
         if self.signal is None and time.monotonic() >= self._next:
@@ -159,10 +159,10 @@ class _Orders(Interruption):
 
 
 def _see_through(run: PlannedRun, directory: Path, tries: int, cpus: int, center: Any, cwd: Path) -> None:
-    """See one run through, in a process of Ray's."""
+    """See one run through, in one of Ray's processes."""
     if not (directory / FILE).exists():
         raise RunError(f"node {os.uname().nodename} does not see {directory}; the nodes must share it")
-    os.chdir(cwd)  # flags may hold relative paths
+    os.chdir(cwd)  # flags may contain relative paths
     orders = _Orders(center)
     orders.ask()
     answer = partial(orders.get, "answer") if orders.get("is_limited") else None

@@ -1,4 +1,4 @@
-"""Where the runs of a crew ask before they send a request, each over a socket of its own that it inherits."""
+"""Where the runs of a crew ask before they send a request, each over its own inherited socket."""
 
 import json
 import selectors
@@ -14,7 +14,7 @@ class Desk:
     """Answers questions, see `search.turns`.
 
     Args:
-        answer: says what; None lets runs send what they like.
+        answer: gives the answers; None lets runs send what they like.
     """
 
     def __init__(self, answer: Answer | None) -> None:
@@ -22,7 +22,7 @@ class Desk:
         self._asking = selectors.DefaultSelector()
 
     def admit(self) -> socket.socket | None:
-        """Return the socket for a run that is about to begin, None if it need not ask."""
+        """Return the socket for a run that is about to start, None if it need not ask."""
         if self._answer is None:
             return None
         ours, theirs = socket.socketpair()
@@ -30,7 +30,7 @@ class Desk:
         return theirs
 
     def serve(self, seconds: float) -> None:
-        """Answer what is asked for so long."""
+        """Answer questions for that long."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             if not self._asking.get_map():
@@ -44,7 +44,7 @@ class Desk:
             if line and self._answer:
                 connection.sendall(json.dumps(self._answer(json.loads(line))).encode() + b"\n")
                 return
-        except OSError:  # the run ended in the middle
+        except OSError:  # the run ended in between
             pass
         self._asking.unregister(connection)
         connection.close()

@@ -1,4 +1,4 @@
-"""What a sweep will cost, said before it is spent: hours at the speed of this machine, memory, tokens, money."""
+"""What a sweep will cost, estimated in advance: hours at the speed of this machine, memory, tokens, money."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +12,12 @@ from search.tokens import tokens_of
 from sweeps.plan import PlannedRun
 from task_specs import Task, get_task
 
-_ANSWER = 350  # tokens of an answer, as those in recordings/ have them
+_ANSWER = 350  # tokens of an answer, as in recordings/
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The cost of a run from beginning to end: seconds, bytes of memory, tokens, money at the prices in its flags."""
+    """The cost of a run from start to end: seconds, bytes of memory, tokens, and money at the prices in its flags."""
 
     seconds: float
     memory: float
@@ -27,9 +27,9 @@ class Estimate:
 
 
 def estimate(runs: Sequence[PlannedRun], cpus: int) -> dict[str, Estimate]:
-    """Return what each run will cost by its name, on `cpus` cores of this machine.
+    """Return what each run will cost on `cpus` cores of this machine, by its name.
 
-    Runs that differ in nothing but task and seed are taken to be as fast as the first of them, which is measured.
+    Runs that differ only in task and seed are assumed to be as fast as the first of them, which is measured.
 
     Raises:
         UsageError: there is no such task.
@@ -60,7 +60,7 @@ def estimate(runs: Sequence[PlannedRun], cpus: int) -> dict[str, Estimate]:
 
 
 def describe(estimates: Mapping[str, Estimate], at_once: int) -> str:
-    """Return what the runs will cost together, with so many at once, in a line."""
+    """Return in one line what the runs will cost together, with that many at once."""
     at_once = max(min(at_once, len(estimates)), 1)
     costs = estimates.values()
     seconds = max(sum(cost.seconds for cost in costs) / at_once, max(cost.seconds for cost in costs))

@@ -19,10 +19,10 @@ class Spent(Exception):
 
 @dataclass(frozen=True)
 class Bounds:
-    """What all runs together may send; 0 for no bound.
+    """What all runs together may send; 0 for no limit.
 
     Attributes:
-        requests_per_minute, tokens_per_minute: in any 60 seconds, tokens both ways.
+        requests_per_minute, tokens_per_minute: in any 60 seconds; tokens count both ways.
         calls, tokens: in the whole sweep.
     """
 
@@ -32,35 +32,35 @@ class Bounds:
     tokens: int = 0
 
     def any(self) -> bool:
-        """Return whether there is a bound at all."""
+        """Return whether there is any limit."""
         return any(vars(self).values())
 
 
 @dataclass
 class _Request:
-    """A request that was let through: at which moment it goes, and its tokens, expected ones until they are known."""
+    """A request that was let through: the moment at which it is sent, and its tokens, expected until they are known."""
 
     moment: float
     tokens: int
 
 
 class Limits:
-    """Says when each request may go.
+    """Decides when each request may be sent.
 
-    Requests go in the order in which they ask. What was spent is kept in a file, so that the budget holds for a sweep
-    that is started again.
+    Requests are sent in the order in which they ask. What was spent is kept in a file, so that the budget still holds
+    when the sweep is started again.
 
     Args:
-        bounds: what holds for all runs together.
+        bounds: the limits for all runs together.
         directory: of the sweep, for the file.
-        clock: seconds that only ever grow.
+        clock: a monotonic clock in seconds.
     """
 
     def __init__(self, bounds: Bounds, directory: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._bounds = bounds
         self._path = directory / FILE
         self._clock = clock
-        self._requests: deque[_Request] = deque()  # of the last minute, and those to come
+        self._requests: deque[_Request] = deque()  # of the last minute, and scheduled ones
         self._expected: dict[int, _Request] = {}  # requests whose tokens are not known yet, by number
         self._number = 0
         self._spent: dict[str, int] = {"calls": 0, "tokens": 0} | read(self._path)
@@ -72,7 +72,7 @@ class Limits:
             The number of the request, for :meth:`used`, and the seconds after which it may be sent.
 
         Raises:
-            Spent: the budget leaves no room for it beside what is under way.
+            Spent: the budget leaves no room for it besides what is under way.
         """
         under_way = sum(request.tokens for request in self._expected.values())
         if 0 < self._bounds.calls <= self._spent["calls"]:
@@ -88,14 +88,14 @@ class Limits:
         return self._number, request.moment - now
 
     def used(self, number: int, tokens: int) -> None:
-        """Take note of what a request that was let through has taken in fact."""
+        """Record what a request that was let through has actually taken."""
         request = self._expected.pop(number, None)
         if request:
             request.tokens = tokens
             self._spend(tokens=tokens)
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
-        """Return what a run is told that asks for its turn, or says what a request has taken; see `search.turns`."""
+        """Return the answer to a run that asks for its turn, or reports what a request took; see `search.turns`."""
         if "used" in question:
             self.used(question["number"], question["used"])
             return {}
@@ -106,7 +106,7 @@ class Limits:
         return {"number": number, "seconds": seconds}
 
     def _first_moment(self, now: float, tokens: int) -> float:
-        """Return the first moment, not before any other request's, from which a minute back there is room."""
+        """Return the first moment, not before any other request's, at which the minute before it has room."""
         while self._requests and self._requests[0].moment <= now - MINUTE:
             self._requests.popleft()
         moment = max([now, *(request.moment for request in self._requests)])

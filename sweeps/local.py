@@ -1,4 +1,4 @@
-"""Runs as processes on one machine: so many at once, each begun, resumed and ended as a person would do it."""
+"""Runs as processes on one machine: several at once, each started, resumed and ended as a user would do it."""
 
 import contextlib
 import os
@@ -24,11 +24,11 @@ from workers.machine import memory
 POLL_INTERVAL = 0.2  # seconds
 PROJECT = Path(__file__).parents[1]
 
-_LAST_SECONDS = 30.0  # for runs to end in when this process is ended at once
-_MISTAKE = 2  # the exit status after a mistake in the flags, which stays one
+_LAST_SECONDS = 30.0  # that runs get to end in when this process has to end at once
+_MISTAKE = 2  # the exit status after a mistake in the flags, where retrying would not help
 
-# Starts a program as a shell would, with no signal blocked, as Ray blocks SIGINT; on Linux the kernel ends it in good
-# order when this process is gone, however it went.
+# Starts a program as a shell would, with no signal blocked (Ray blocks SIGINT); on Linux the kernel sends it SIGTERM
+# when this process is gone, whatever the reason.
 _LAUNCH = (
     "import ctypes, os, signal, sys; signal.pthread_sigmask(signal.SIG_SETMASK, ()); "
     "sys.platform == 'linux' and ctypes.CDLL(None).prctl(1, 15); "
@@ -38,11 +38,11 @@ _LAUNCH = (
 
 @dataclass
 class Record:
-    """What the sweep knows of a run beside the run's own files, in a file beside its directory.
+    """What the sweep knows about a run besides the run's own files, in a file next to its directory.
 
     Attributes:
         status: "waiting", "running", "done", "failed", or "stopped" when it can go on.
-        tries: how often it was started since the sweep was.
+        tries: how often it was started since the sweep was started.
         exit_status: of the last process, None while there is none; 128 and more after a signal.
         host: where it runs or ran.
     """
@@ -59,7 +59,7 @@ def read_record(directory: Path) -> Record:
 
 
 def give_up(directory: Path, why: str) -> None:
-    """Take note that the run in a directory failed, though no process of it could say so."""
+    """Record that the run in a directory failed, when none of its processes could say so."""
     with output_path(directory).open("a", encoding="utf-8") as output:
         output.write(f"{why}\n")
     write(record_path(directory), asdict(replace(read_record(directory), status="failed")))
@@ -71,16 +71,16 @@ def record_path(directory: Path) -> Path:
 
 
 def output_path(directory: Path) -> Path:
-    """Return where what the run in a directory prints is kept, of all its processes."""
+    """Return where the output of all processes of the run in a directory is kept."""
     return directory.with_name(f"{directory.name}.log")
 
 
 class Machine:
-    """This machine alone.
+    """Only this machine.
 
     Args:
         jobs: the most runs at once.
-        cpus: cores of a run.
+        cpus: cores per run.
     """
 
     def __init__(self, jobs: int, cpus: int) -> None:
@@ -88,7 +88,7 @@ class Machine:
         self._cpus = cpus
 
     def at_once(self, needed: Collection[float]) -> int:
-        """Return how many runs there can be at once that need so many bytes of memory each: `jobs`, or fewer."""
+        """Return how many runs, which need so many bytes of memory each, fit at once: `jobs`, or fewer."""
         free = memory()
         return self._jobs if free is None else max(1, min(self._jobs, int(free / max(needed))))
 
@@ -106,7 +106,7 @@ class Machine:
 
         Args:
             directory: of the sweep.
-            runs: in the order in which they begin.
+            runs: in the order in which they start.
             needed: bytes of memory of each run, by its name.
             tries: how often a run is started at most.
             bounds: what all of them may send to a language model.
@@ -124,8 +124,8 @@ class Crew:
         directory: of the sweep.
         at_once: the most runs at once.
         tries: how often a run is started at most.
-        cpus: the worker and learner processes of a run whose flags do not say it.
-        answer: what runs are told that ask before they send a request, see `sweeps.limits`; None: they need not ask.
+        cpus: the worker and learner processes of a run whose flags do not set them.
+        answer: answers runs that ask before they send a request, see `sweeps.limits`; None if they need not ask.
     """
 
     def __init__(self, directory: Path, at_once: int, tries: int, cpus: int, answer: Answer | None = None) -> None:
@@ -143,8 +143,8 @@ class Crew:
         """See the runs through to their ends, or until the user wants to leave; return how each of them ended.
 
         Args:
-            runs: in the order in which they begin.
-            interruption: a signal goes to every run, and no more are begun; a wish for a checkpoint goes on to all.
+            runs: in the order in which they start.
+            interruption: a signal or a request for a checkpoint goes to every run; after a signal no more are started.
             look: called several times a second.
         """
         waiting = deque((run, read_record(self._directory / run.name)) for run in runs)
@@ -161,7 +161,7 @@ class Crew:
                     if len(self._under_way) >= self._at_once or interruption.requested():
                         break
                     run, record = waiting.popleft()
-                    if is_locked(self._directory / run.name):  # by what an earlier sweep left, and ends by itself
+                    if is_locked(self._directory / run.name):  # by what an earlier sweep left; it ends by itself
                         waiting.append((run, record))
                     else:
                         self._under_way.append(self._begin(run, record))
@@ -184,13 +184,13 @@ class Crew:
                 stderr=subprocess.STDOUT,
                 env=os.environ | ({VARIABLE: str(asking.fileno())} if asking else {}),
                 pass_fds=[asking.fileno()] if asking else [],
-                start_new_session=True,  # so that Ctrl-C reaches it once, through us
+                start_new_session=True,  # so that Ctrl-C reaches it only once, through us
             )
         write(record_path(directory), asdict(record))
         return _UnderWay(run, record, process)
 
     def _words(self, run: PlannedRun, directory: Path) -> list[str]:
-        """Return the command that begins or resumes a run, as a person would give it."""
+        """Return the command that starts or resumes a run, as a user would type it."""
         processes = [f"--{flag}={self._cpus}" for flag in ("num_workers", "num_learners") if flag not in run.flags]
         machine = [
             f"--{flag}={run.flags[flag]}" for flag in ("device", "num_workers", "num_learners") if flag in run.flags
@@ -204,7 +204,7 @@ class Crew:
         return [script, *run.words, *processes, f"--log-dir={self._directory}", f"--exp_name={run.name}"]
 
     def _ended(self) -> list[tuple[PlannedRun, Record]]:
-        """Take note of the runs whose processes have ended; return those that are to be started again."""
+        """Record the runs whose processes have ended; return those that are to be started again."""
         again = []
         for one in list(self._under_way):
             status = one.process.poll()
@@ -229,7 +229,7 @@ class Crew:
             one.process.send_signal(number)
 
     def _end(self) -> None:
-        """End what is still under way when there is no time for good order: at a second Ctrl-C, or after an error."""
+        """End what is still under way if it cannot end on its own: at a second Ctrl-C, or after an error."""
         self._told = self._told or signal.SIGTERM
         self._send(signal.SIGTERM)
         end = time.monotonic() + _LAST_SECONDS

@@ -3,16 +3,16 @@
 A file holds one sweep, or several by name::
 
     setting: from_scratch                       # or with_init, or a list of both
-    flags: {model: builtin}                     # of every run
+    flags: {model: builtin}                     # for every run
     grid:                                       # every combination of these, the last one varying fastest
       env-name: [window-close-v2, door-close-v2]
       seed: [1, 2, 3]
-    runs:                                       # and each combination once with each of these flags
+    runs:                                       # each combination once with each of these sets of flags
       - {}
       - {selection: uniform}
 
-Flags have the names that the entry scripts give them. A value may be a mapping from tasks to values; on a task that is
-not in it the flag is left out. Flags of the command line take the place of those of the same name.
+Flags are named as in the entry scripts. A value may be a mapping from tasks to values; for a task that is not in it the
+flag is left out. Flags on the command line override those of the same name.
 """
 
 import itertools
@@ -47,7 +47,7 @@ class PlannedRun:
 
     Attributes:
         name: of its directory, within the sweep's.
-        setting: whose entry script it is a run of.
+        setting: which entry script it is a run of.
         flags: in the order in which they are given.
     """
 
@@ -62,13 +62,13 @@ class PlannedRun:
 
     @cached_property
     def args(self) -> Arguments:
-        """The flags with all defaults; a mistake in them prints one line and exits with 2."""
+        """The flags with all defaults; a mistake in them prints one line and exits with status 2."""
         return parse_args(self.words, self.setting)
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Runs below one directory."""
+    """Runs in one directory."""
 
     directory: Path
     runs: Sequence[PlannedRun]
@@ -86,10 +86,10 @@ class Sweep:
         return sorted({flag for (_, flag), values in found.items() if len(values) > 1})
 
     def with_earlier(self) -> "Sweep":
-        """Return the sweep with the runs that its directory has already.
+        """Return the sweep with the runs that its directory already has.
 
         Raises:
-            UsageError: one of the runs was there before, with other flags.
+            UsageError: one of the runs is already there with other flags.
         """
         before = {run.name: run for run in load(self.directory).runs} if (self.directory / FILE).exists() else {}
         for run in self.runs:
@@ -126,10 +126,10 @@ def plan(
     """Return the runs of a sweep.
 
     Args:
-        file: the YAML file; None for a sweep of the flags alone.
+        file: the YAML file; None for a sweep given only by flags.
         only: names of the sweeps in the file to take; none for all.
-        setting: in place of the settings in the file.
-        given: flags of the command line, each with all its values, or none for a flag without a value.
+        setting: replaces the settings in the file.
+        given: flags on the command line, each with all its values, or none for a flag without a value.
 
     Raises:
         UsageError: the file has a mistake.
@@ -153,7 +153,7 @@ def plan(
 
 
 def find(name: str) -> Path:
-    """Return the YAML file of that path, or of that name among those that come with LaRes.
+    """Return the YAML file at that path, or of that name among those that come with LaRes.
 
     Raises:
         UsageError: there is none.
@@ -171,7 +171,7 @@ def find(name: str) -> Path:
 
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:
-    """Return the sweeps of a file by name; a single one has none."""
+    """Return the sweeps of a file by name; a single sweep has no name."""
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError:
@@ -210,7 +210,7 @@ def _combine(
         if one not in _SETTINGS:
             raise UsageError(f"{where}: setting is {one}, expected {' or '.join(_SETTINGS)}")
         for chosen, variant, ordered in itertools.product(_combinations(axes), variants, _combinations(given)):
-            # Of two flags the later one counts, which matters where one of them is a preset.
+            # Later flags override earlier ones, which matters when one of them is a preset.
             flags = _behind(_behind(_behind(base, chosen), variant), ordered)
             yield _run(where, one, flags, [*axes, *variant, *several])
 
@@ -267,7 +267,7 @@ def _mapping(where: str, part: str, value: Any) -> dict[str, Any]:
 
 
 def _difference(one: PlannedRun, other: PlannedRun) -> str:
-    """Return what is not the same in two runs, in words."""
+    """Return in words how two runs differ."""
     if one.setting != other.setting:
         return f"{one.setting} and {other.setting}"
     pairs = {flag: [run.flags.get(flag, "default") for run in (one, other)] for flag in one.flags | other.flags}

@@ -1,4 +1,4 @@
-"""How far each run of a sweep is, as its files say: from any terminal, and also after the sweep was killed."""
+"""How far each run of a sweep is, according to its files: from any terminal, and even after the sweep was killed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from sweeps.files import read
 from sweeps.local import output_path, read_record
 from sweeps.plan import PlannedRun, Sweep
 
-_TAIL = 4096  # bytes of a log, in which its last line lies
+_TAIL = 4096  # bytes at the end of a log, which contain its last line
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class Progress:
     Attributes:
         run: what was planned.
         status: "waiting", "running", "stopped", "failed" or "done".
-        tries: how often it was started since the sweep was.
+        tries: how often it was started since the sweep was started.
         host: where it runs or ran.
         env_steps: as of its last evaluation.
-        seconds: that it took to get there.
+        seconds: the time it took to get there.
         success: of its chosen policy, or before its end the best of its evaluations; None without any.
-        last_line: of what a failed run printed.
+        last_line: of a failed run's output.
     """
 
     run: PlannedRun
@@ -40,29 +40,29 @@ class Progress:
 
     @property
     def share(self) -> float:
-        """Which part of its env steps it has made."""
+        """The share of its env steps that it has made."""
         return 1.0 if self.status == "done" else min(self.env_steps / self.run.args.total_timesteps, 1.0)
 
 
 def is_done(directory: Path) -> bool:
-    """Return whether the run in a directory has come to its end."""
+    """Return whether the run in a directory is complete."""
     return read(directory / "summary.json").get("status") in {"finished", "solved"}
 
 
 def read_progress(sweep: Sweep, before: Sequence[Progress] = ()) -> list[Progress]:
-    """Return how far each run of the sweep is; what was read before of a run that is done is not read again."""
+    """Return how far each run of the sweep is; runs that were done `before` are not read again."""
     alive = is_locked(sweep.directory)
     done = {one.run.name: one for one in before if one.status == "done"}
     return [done.get(run.name) or _progress(run, sweep.directory_of(run), alive) for run in sweep.runs]
 
 
 def seconds_left(progress: Sequence[Progress], at_once: int, expected: float | None) -> float | None:
-    """Return about how long the sweep will take still, None while nothing is known.
+    """Return about how many seconds the sweep will still take, None while nothing is known.
 
     Args:
         progress: of every run.
         at_once: how many runs there are at once.
-        expected: seconds of an env step, which count until runs have been evaluated.
+        expected: seconds per env step, used until runs have been evaluated.
     """
     steps, seconds = sum(one.env_steps for one in progress), sum(one.seconds for one in progress)
     speed = seconds / steps if steps else expected
@@ -93,7 +93,7 @@ def _progress(run: PlannedRun, directory: Path, sweep_is_alive: bool) -> Progres
 
 
 def _last_line(path: Path) -> str:
-    """Return the last line of a file that is not empty."""
+    """Return the last non-empty line of a file."""
     try:
         with path.open("rb") as file:
             file.seek(max(path.stat().st_size - _TAIL, 0))

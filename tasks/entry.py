@@ -1,4 +1,4 @@
-"""From an entry of `TASKS` to a task: checked, and completed with what its environment says itself."""
+"""From an entry of `TASKS` to a task: checked, and completed with what its environment says about itself."""
 
 import ast
 import contextlib
@@ -34,7 +34,7 @@ _RESERVED = ("obs", "action", "actions", "env", "np", "math", "compute_reward")
 
 
 def build(name: str, entry: Any, vocabulary: Mapping[str, dict[str, Any]], task_file: str | None = None) -> Task:
-    """Check an entry and its environment, by one reset and one step, and read from it what the entry does not say.
+    """Check an entry and, by one reset and one step, its environment, which adds what the entry does not say.
 
     Args:
         name: what the task is called.
@@ -43,7 +43,7 @@ def build(name: str, entry: Any, vocabulary: Mapping[str, dict[str, Any]], task_
         task_file: where the entry comes from, if it is not ours.
 
     Raises:
-        UsageError: the entry has a mistake: task, field, what was found and what was expected.
+        UsageError: the entry has a mistake; the message names task, field, what was found and what was expected.
     """
     _check_fields(f"task {name!r}", entry, _FIELDS, ("description",))
     for field, other in (("success", "success_expression"), ("success_expression", "success")):
@@ -109,7 +109,7 @@ def _made(task: str, make: Any) -> Any:
 
 
 def _first_observation(task: str, environment: Any) -> np.ndarray:
-    """What the environment shows after a reset, which has to be what Gymnasium asks for (`check_reset_return_type`)."""
+    """Return the observation after a reset, which must be what Gymnasium requires (`check_reset_return_type`)."""
     where = f"task {task!r}, make: its reset"
     expected = "expected reset(seed=...) to return the pair (observation, info), as in Gymnasium"
     try:
@@ -122,7 +122,7 @@ def _first_observation(task: str, environment: Any) -> np.ndarray:
 
 
 def _next_observation(task: str, environment: Any, action: np.ndarray) -> np.ndarray:
-    """What it shows after a step, which has to be what Gymnasium asks for (`env_step_passive_checker`)."""
+    """Return the observation after a step, which must be what Gymnasium requires (`env_step_passive_checker`)."""
     where = f"task {task!r}, make: its step"
     expected = "expected (observation, reward, terminated, truncated, info), as in Gymnasium"
     try:
@@ -158,7 +158,7 @@ def _observation(where: str, environment: Any, found: Any) -> np.ndarray:
 
 
 def _merged(task: str, vocabulary: Mapping[str, dict[str, Any]], own: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The fields of every variable: the vocabulary's, and over them the entry's own."""
+    """Return the fields of every variable: the vocabulary's, overridden by the entry's own."""
     merged = {}
     for variable in {**vocabulary, **own}:
         where = f"task {task!r}, variables.{variable}"
@@ -166,7 +166,7 @@ def _merged(task: str, vocabulary: Mapping[str, dict[str, Any]], own: Mapping[st
         fields = {"meaning": found} if isinstance(found, str) else found
         _check_fields(where, fields, _VARIABLE_FIELDS, ())
         known = vocabulary.get(variable, {})
-        if "read" in fields:  # what is read anew is not read at the old moment
+        if "read" in fields:  # a new `read` does not inherit the old moment
             known = {field: value for field, value in known.items() if field != "at"}
         merged[variable] = {**known, **fields}
         _check_fields(where, merged[variable], _VARIABLE_FIELDS, _REQUIRED_OF_VARIABLE)
@@ -189,7 +189,7 @@ def _read(task: str, variable: str, fields: Mapping[str, Any], environment: Any,
 
 
 def _check_value(where: str, first: np.ndarray, value: np.ndarray) -> None:
-    """Compare a variable's values after the reset and after a step; only the latter must be known."""
+    """Compare a variable's values after the reset and after a step; only the latter must be finite."""
     if first.shape != value.shape:
         raise UsageError(f"{where} has the shape {first.shape} after the reset and {value.shape} after a step")
     if not (np.abs(value) <= LARGEST).all():
@@ -245,7 +245,7 @@ def _check_criterion(task: Task, values: Mapping[str, Any]) -> None:
 
 
 def _check_human_reward(where: str, source: str, inputs: Mapping[str, Input]) -> None:
-    """Compare what a human reward takes with what there is; its code is checked like any other before it is used."""
+    """Check that what a human reward takes exists; its code is checked like any other before it is used."""
     expected = f"expected the source of a function compute_reward of some of {', '.join(inputs)}"
     try:
         functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]

@@ -1,4 +1,4 @@
-"""One environment of a task: what it shows of itself after a step, and the expert that can solve it."""
+"""One environment of a task: what it shows after a step, and the expert that can solve it."""
 
 import contextlib
 import math
@@ -24,11 +24,11 @@ START_EPISODES = 5
 
 
 class EnvironmentFailed(Exception):
-    """An environment raised something, or gave values that no sound simulation gives; the episode is lost."""
+    """An environment raised an exception, or gave values that no sound simulation gives; the episode is lost."""
 
 
 class Step(NamedTuple):
-    """What a step brought: the new observation, float32 ``(obs_size,)``, and how the environment judges it.
+    """The result of a step: the new observation, float32 ``(obs_size,)``, and how the environment judges it.
 
     An episode that has terminated or was truncated is over; only the former is a terminal state. `distance` is how far
     the state is from success, by the task's own criterion: 0 if it is solved; NaN where the criterion is not defined.
@@ -48,7 +48,7 @@ class Step(NamedTuple):
 
 
 class TaskEnvironment:
-    """An environment whose episodes depend on their seed and the actions alone, and whose variables can be read.
+    """An environment whose episodes depend only on their seed and the actions, and whose variables can be read.
 
     Args:
         task: the task.
@@ -87,10 +87,10 @@ class TaskEnvironment:
         self._distance = compile_expression(success_measure(criterion) or "1.0", names)
 
     def reset(self, seed: int) -> np.ndarray:
-        """Begin the episode of that seed; returns its first observation, float32 ``(obs_size,)``.
+        """Begin the episode with that seed; return its first observation, float32 ``(obs_size,)``.
 
         Raises:
-            EnvironmentFailed: there is no such episode.
+            EnvironmentFailed: the episode cannot begin.
         """
         with _failures():
             obs, _ = begin_episode(self.env, seed)
@@ -103,14 +103,14 @@ class TaskEnvironment:
         """Take `action` ``(action_size,)``, `action_repeat` times or until the episode is over.
 
         Raises:
-            EnvironmentFailed: the episode cannot go on.
+            EnvironmentFailed: the episode cannot continue.
         """
         self._action[:] = np.clip(action, -1, 1)
         _check_values("an action", self._action)
         total, success, terminated, truncated = 0.0, False, False, False
         with _failures():
             for _ in range(self.action_repeat):
-                # An environment may change the action that it gets.
+                # An environment may modify the action that it gets.
                 obs, reward, terminated, truncated, _ = self.env.step(self._action.copy())
                 self._take_in(obs, self._read_at_step)
                 _check_values("an observation", self.obs)
@@ -134,7 +134,7 @@ class TaskEnvironment:
         out[:] = self._row
 
     def is_solved(self) -> bool:
-        """Return whether the task's success criterion holds in the present state."""
+        """Return whether the task's success criterion holds in the current state."""
         return bool(self._is_success(**self._inputs))
 
     def values(self) -> dict[str, Any]:
@@ -142,7 +142,7 @@ class TaskEnvironment:
         return {name: value.copy() for name, value in self._inputs.items()}
 
     def obs_with_goal(self) -> np.ndarray:
-        """The last observation, float64 ``(obs_size,)``, with the goal even if it is hidden: what an expert needs."""
+        """Return the last observation, float64 ``(obs_size,)``, with the goal even if hidden, as an expert needs it."""
         if not self._goal_hidden:
             return self.obs
         return np.concatenate([self.obs[:-3], self.env.unwrapped._get_pos_goal()])
@@ -152,10 +152,10 @@ class TaskEnvironment:
         close(self.env)
 
     def render(self) -> np.ndarray:
-        """A picture, uint8 ``(height, width, 3)``; needs `render_mode` "rgb_array".
+        """Return a picture, uint8 ``(height, width, 3)``; needs `render_mode` "rgb_array".
 
         Raises:
-            UsageError: there is nothing to draw with.
+            UsageError: there is nothing to render with.
         """
         try:
             return self.env.render()
@@ -167,7 +167,7 @@ class TaskEnvironment:
 
 
 def scripted_expert(task: Task) -> Callable[[np.ndarray], np.ndarray] | None:
-    """MetaWorld's scripted policy for the task, from an observation that shows the goal to an action, if there is one.
+    """Return MetaWorld's scripted policy for the task, from an observation with the goal to an action, if there is one.
 
     Source: `metaworld.policies`; actions are clipped to the action space, as MetaWorld's own evaluation does.
     """
@@ -184,16 +184,16 @@ def scripted_expert(task: Task) -> Callable[[np.ndarray], np.ndarray] | None:
 
 
 def record_probe(task: Task, seed: int, hide_goal: bool = False, action_repeat: int = 1) -> Columns:
-    """Return a small, fixed set of transitions on which new reward code proves itself.
+    """Return a small, fixed set of transitions on which new reward code is tried out.
 
-    The first steps, without an action, of five episodes; 100 random steps; and one episode of the scripted expert that
-    ends 20 steps after its success. A task without an expert lacks the last.
+    These are the first step of each of five episodes, with a zero action; 100 random steps; and one episode of the
+    scripted expert that ends 20 steps after its success. A task without an expert lacks the last.
 
     Returns:
         float32 columns ``next_obs (n, obs_size)``, ``action (n, action_size)`` and ``variables (n, V)``.
 
     Raises:
-        RunError: the environment fails each time.
+        RunError: the environment fails every time.
     """
     for number in range(PROBE_TRIES):
         environment = TaskEnvironment(task, hide_goal=hide_goal, action_repeat=action_repeat)
@@ -239,13 +239,13 @@ def _recorded(environment: TaskEnvironment, seed: int) -> Columns:
 
 
 def start_remarks(task: Task) -> list[str]:
-    """Return what the user should know of how the task's episodes begin, one line each; mostly nothing."""
+    """Return what the user should know about how the task's episodes begin, one line each; usually nothing."""
     environment = TaskEnvironment(task)
     try:
         starts, solved = [], 0
         for seed in range(START_EPISODES):
             starts.append(environment.reset(seed))
-            # The observation of a reset can be older than the state: on window-close it shows the window closed.
+            # The observation of a reset can lag behind the state: on window-close it shows the window closed.
             solved += environment.is_solved() and environment.step(np.zeros(task.action_size)).success
         again = environment.reset(0)
     except EnvironmentFailed:

@@ -15,25 +15,25 @@ Rule = str | int
 
 @dataclass(frozen=True)
 class Order:
-    """One episode to be collected. The environment and the policy draw from seeds of their own."""
+    """One episode to be collected. The environment and the policy have separate seeds."""
 
     policy: int  # row of the weights, or UNIFORM
     seed: int  # of the environment
-    steps: int  # decisions, unless the episode ends before
-    noise_seed: int | None = None  # of what the policy draws; None: it takes its mode
+    steps: int  # decisions, unless the episode ends earlier
+    noise_seed: int | None = None  # of the policy's draws; None: it is deterministic
 
 
 @dataclass(frozen=True)
 class Episode:
-    """What happened: T decisions.
+    """What happened in T decisions.
 
     Attributes:
         transitions: float32 columns obs (T, O), action (T, A), next_obs (T, O), variables (T, V), and env_reward (T,),
             terminal (T,). An episode that was cut off by a time limit has no terminal decision.
         success: whether the task was solved at each decision, (T,) bool.
         distance: how far the state was from success after each decision, by the task's own criterion (see
-            `tasks.success`), (T,) float32: finite, 0 where it was solved. A criterion that measures nothing gives 1
-            where it was not.
+            `tasks.success`), (T,) float32: finite, 0 where it was solved. A criterion that gives no distance
+            counts as 1 where it was not.
         failed: what went wrong in the environment, in one line; "" if nothing did. A failed episode ends with the last
             sound decision, and may have none.
     """
@@ -51,7 +51,7 @@ class Episode:
     def solved(self, rule: Rule = "any") -> bool:
         """Return whether the task counts as solved.
 
-        An episode that ended itself with success (a terminal state) is solved under every rule: the state would last.
+        An episode that terminated with success is solved under every rule: a terminal state would last.
         """
         if rule == "any" or not self.success.any():
             return bool(self.success.any())
@@ -89,7 +89,7 @@ class Score:
 
     @property
     def nearest_distance(self) -> float:
-        """How near to success the episodes came: mean over episodes of the least distance."""
+        """How near to success the episodes came: mean over episodes of the smallest distance."""
         return float(np.mean([episode.distance.min() for episode in self.episodes]))
 
     @property
@@ -103,21 +103,24 @@ class Score:
         return (self.nearest_distance + self.final_distance) / 2
 
     def fitness(self, by: str) -> tuple[float, float]:
-        """Return what policies are ranked by, the first number before the second.
+        """Return what policies are ranked by: the first number, and the second where that is equal.
 
         They are the success rate and then, by "success", how near to success the episodes came; by "return", as
-        published, the environment's return, which on MetaWorld is the human-designed reward.
+        published, the environment's return, which on MetaWorld is that of the human-designed reward.
         """
         return self.success_rate, self.env_return if by == "return" else -self.distance
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Score":
-        """Return the score of which `state` is what `dataclasses.asdict` made."""
+        """Return the score that `dataclasses.asdict` turned into `state`."""
         return cls([Episode(**episode) for episode in state["episodes"]], state["rule"])
 
     def interval(self) -> tuple[float, float]:
-        """Return the 95% interval of the success rate (Wilson, "Probable inference, the law of succession", 1927)."""
-        from scipy import stats  # a third of a second to load, and needed once or twice in a run
+        """Return the 95% confidence interval of the success rate.
+
+        Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
+        """
+        from scipy import stats  # takes a third of a second to load, and is rarely needed
 
         solved = round(self.success_rate * len(self.episodes))
         interval = stats.binomtest(solved, len(self.episodes)).proportion_ci(method="wilson")
@@ -150,15 +153,15 @@ class Score:
 
 
 def ranked(scores: Mapping[int, Score], by: str) -> list[int]:
-    """Return the agents, the best one by :meth:`Score.fitness` first; of equals the one that comes first."""
+    """Return the agents, the best one by :meth:`Score.fitness` first; ties keep their order."""
     return sorted(scores, key=lambda agent: scores[agent].fitness(by), reverse=True)
 
 
 def ranked_beyond_chance(scores: Mapping[int, Score], nearest: Mapping[int, float]) -> list[int]:
-    """Return the agents, best one first, so that no single lucky episode decides.
+    """Return the agents, best first, so that no single lucky episode decides.
 
-    The one with the highest success rate, and all whose rates are within chance of it, come first, in the order of
-    their distances from success in `nearest`; then those that are left, in the same way.
+    The agent with the highest success rate, and all whose rates are within chance of it, come first, in the order of
+    their distances from success in `nearest`; the others follow in the same way.
     """
     left, ranking = ranked(scores, "success"), list[int]()
     while left:

@@ -1,10 +1,9 @@
 """MetaWorld's human-designed rewards as plain functions of named variables.
 
 Nothing is copied: the functions are derived from the installed package. :func:`derive` takes the syntax tree of an
-environment class's ``compute_reward``, puts the names of the task's variables in the place of what it looks up in the
-environment, functions in the place of its methods, and numbers in the place of its settings, and clears away what has
-then become superfluous. What is left is a reward function like any other: it can be shown to a language model,
-checked, compiled, and compared with the environment's own reward.
+environment class's ``compute_reward``, replaces its lookups in the environment by the task's variables, its methods by
+functions, and its settings by numbers, and removes what has then become redundant. The result is a reward function
+like any other: it can be shown to a language model, checked, compiled, and compared with the environment's own reward.
 """
 
 import ast
@@ -25,7 +24,7 @@ _SHORTHANDS = (
     (r"self\._get_site_pos\(('\w+')\)", r"self.data.site(\1).xpos"),
     (r"self\.get_body_com\(('\w+')\)", r"self.data.body(\1).xpos"),
     (r"self\._get_pos_objects\(\)", "obs[4:7]"),
-    # It is a view of the simulator's memory, so not where the pad was at first, but where it is.
+    # It is a view of the simulator's memory: not where the pad was at first, but where it is now.
     (r"self\.init_(left|right)_pad", r"self.data.body('\1pad').xpos"),
     (r"\.item\(\)$", ""),
 )
@@ -44,7 +43,7 @@ class HumanReward:
 
 
 def derive(environment_class: type, reads: Mapping[str, str]) -> HumanReward:
-    """The human reward of a MetaWorld environment.
+    """Derive the human reward of a MetaWorld environment.
 
     Args:
         environment_class: a subclass of `SawyerXYZEnv`.
@@ -52,7 +51,7 @@ def derive(environment_class: type, reads: Mapping[str, str]) -> HumanReward:
             in which functions take them.
 
     Raises:
-        UsageError: the reward needs something that no variable has, or is not written as MetaWorld's are.
+        UsageError: the reward needs something that no variable has, or is not written like MetaWorld's.
     """
     try:
         return HumanReward(
@@ -69,7 +68,7 @@ def derive(environment_class: type, reads: Mapping[str, str]) -> HumanReward:
 
 
 class _Derivation:
-    """From methods of an environment class, as `parse` reads them, to functions of variables."""
+    """Turns methods of an environment class, as `parse` reads them, into functions of variables."""
 
     def __init__(self, environment_class: type, reads: Mapping[str, str], parse: Callable[[str], ast.Module]) -> None:
         self.environment_class = environment_class
@@ -79,7 +78,7 @@ class _Derivation:
         self.helpers: dict[str, ast.FunctionDef] = {}
 
     def reward_source(self) -> str:
-        """``compute_reward``: the reward, and those of the reported parts that are computed on the way."""
+        """Return ``compute_reward``: the reward, and those of the reported parts that are computed on the way."""
         body, parts = self.reward_body()
         names = [name for name, _ in parts]
         body, _ = self.finished([*body, ast.Return(ast.Tuple([value for _, value in parts], ast.Load()))])
@@ -98,12 +97,12 @@ class _Derivation:
         return self.source("compute_reward", body, read)
 
     def success_source(self) -> str:
-        """``success``: what of ``evaluate_state`` and ``compute_reward`` the environment's criterion depends on."""
+        """Return ``success``: the part of ``evaluate_state`` and ``compute_reward`` that decides success."""
         body, parts = self.reward_body()
         body += [_assign(name, value) for name, value in parts if ast.unparse(value) != name]
         for statement in self.method("evaluate_state").body:
             if not isinstance(statement, ast.Return) and not _calls_compute_reward(statement):
-                # What is reported as a number is a truth value here.
+                # What is reported as a number is a boolean here.
                 body += ast.parse(ast.unparse(statement).replace("float(", "bool(")).body
         info: Any = _assigned(body)["info"][0]
         success = next(value for key, value in zip(info.keys, info.values, strict=True) if key.value == "success")
@@ -111,7 +110,7 @@ class _Derivation:
         return self.source("success", body, read)
 
     def source(self, name: str, body: list[ast.stmt], read: set[str]) -> str:
-        """The text of the function and its helpers."""
+        """Return the text of the function and its helpers."""
         functions = [_function(name, [parameter for parameter in self.inputs if parameter in read], body)]
         for helper in reversed(self.helpers.values()):
             if helper.name in loaded_names(*functions):
@@ -119,9 +118,9 @@ class _Derivation:
         return to_source(functions)
 
     def reward_body(self) -> tuple[list[ast.stmt], list[tuple[str, ast.expr]]]:
-        """The statements of ``compute_reward`` up to its return, and what it returns, by the names it is reported as.
+        """Return the statements of ``compute_reward`` up to its return, and what it returns, by its reported names.
 
-        Only MetaWorld's second version of the reward, the one in use, is left in it.
+        Only MetaWorld's second version of the reward, the one in use, is kept.
         """
         body: list[Any] = _ChooseVersion().visit(ast.Module(self.method("compute_reward").body, [])).body
         end = next(index for index, statement in enumerate(body) if isinstance(statement, ast.Return))
@@ -138,36 +137,36 @@ class _Derivation:
         return body[:end], list(zip(names, values, strict=True))
 
     def finished(self, body: list[ast.stmt]) -> tuple[list[ast.stmt], set[str]]:
-        """The statements of methods as statements of a function, and the names that they read from outside."""
+        """Return the statements of methods as those of a function, and the names that they read from outside."""
         body, _ = tidy(body, ())
         stores = stored_names(body)
         renamed = {name: name.lstrip("_").lower() for name in stores if name.startswith("_")}
         renamed |= {name: f"shifted_{name}" for name in stores if name in self.inputs}
         body = _Rewrite(self).visit(_Rename(renamed).visit(ast.Module(body, []))).body
-        for _ in range(2):  # what is simpler can be tidied, and what is tidied can be simpler
+        for _ in range(2):  # simplifying can allow more tidying, and the reverse
             body = _Simplify(body).visit(ast.Module(body, [])).body
             body, read = tidy(body, self.inputs)
         return body, read
 
     def method(self, name: str) -> ast.FunctionDef:
-        """A fresh copy of the method's syntax tree, from the class that defines it."""
+        """Return a fresh copy of the method's syntax tree, from the class that defines it."""
         owner = next(cls for cls in self.environment_class.__mro__ if name in vars(cls))
         source = textwrap.dedent(inspect.getsource(owner))
         tree: Any = self.parse(re.sub(r"`self\._?(\w+)`", r"`\1`", source)).body[0]
         return next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
 
     def attribute_name(self, node: ast.expr) -> str | None:
-        """The name in ``self.name`` or ``Class.name``."""
+        """Return the name in ``self.name`` or ``Class.name``."""
         owners = ("self", self.environment_class.__name__)
         return node.attr if isinstance(node, ast.Attribute) and ast.unparse(node.value) in owners else None
 
     def method_name(self, node: ast.expr) -> str | None:
-        """The same, if it is a method's."""
+        """Return the same, if it is a method's."""
         name = self.attribute_name(node)
         return name if name and inspect.isroutine(getattr(self.environment_class, name, None)) else None
 
     def setting(self, name: str) -> int | float:
-        """The number that the class, or its ``__init__``, gives the attribute `name` for good."""
+        """Return the number that the class, or its ``__init__``, permanently gives the attribute `name`."""
         value = getattr(self.environment_class, name, None)
         for target, assigned in _assigned(self.method("__init__").body).items():
             if target == f"self.{name}" and isinstance(assigned[-1], ast.Constant):
@@ -181,10 +180,9 @@ class _Derivation:
         return value
 
     def helper_call(self, call: ast.Call, name: str) -> ast.Call:
-        """A method's call as that of a function that is derived for it, with the variables that it reads in front.
+        """Return a method's call as that of a function derived from it, with the variables that it reads in front.
 
-        What the call decides once and for all, a flag, is decided in the function; parameters that then have no effect
-        go.
+        Flags, which the call fixes, are resolved in the function; parameters that then have no effect are removed.
         """
         method = self.method(name)
         parameters = [argument.arg for argument in method.args.args if argument.arg != "self"]
@@ -265,7 +263,7 @@ class _Rewrite(ast.NodeTransformer):
 
 
 class _Simplify(ast.NodeTransformer):
-    """Says more simply what was needed while values were objects of the environment, or that Numba cannot compile."""
+    """Simplifies what was needed while values were objects of the environment, or what Numba cannot compile."""
 
     def __init__(self, body: list[ast.stmt]) -> None:
         self.assigned = _assigned(body)
@@ -325,14 +323,14 @@ def _is_flag(node: ast.expr) -> bool:
 
 
 def _length(values: ast.expr) -> int:
-    """How many values ``[... for i in range(n)]`` has."""
+    """Return how many values ``[... for i in range(n)]`` has."""
     count = re.search(r"for \w+ in range\((\d+)\)\]$", ast.unparse(values))
     assert count is not None
     return int(count[1])
 
 
 def _assigned(body: list[ast.stmt]) -> dict[str, list[ast.expr]]:
-    """What each target is assigned, in the order of the text."""
+    """Return what each target is assigned, in the order of the text."""
     assigned: dict[str, list[ast.expr]] = {}
     for node in ast.walk(ast.Module(body, [])):
         if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)) and node.value is not None:

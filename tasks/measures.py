@@ -1,4 +1,4 @@
-"""What is worth telling of a task's states: where its things are to each other, and what success is judged by."""
+"""What to report about a task's states: where its things are relative to each other, and what decides success."""
 
 import ast
 import itertools
@@ -10,12 +10,12 @@ from tasks.success import compared_quantities
 from tasks.task import Task, compile_expression
 from tasks.tidy_source import loaded_names
 
-_WAYS = (("gripper", "object"), ("object", "goal"))  # roles, of what has to come to what
+_WAYS = (("gripper", "object"), ("object", "goal"))  # roles: what has to come to what
 _WAYS_WITHOUT_OBJECT = (("gripper", "goal"),)
 
 
 class Measures:
-    """Reads a task's measures off the columns of its states.
+    """Computes a task's measures from the columns of its states.
 
     Attributes:
         ways: (what has to come, to what), names of variables, in the order in which it happens.
@@ -31,12 +31,12 @@ class Measures:
             self._judged[source] = names, compile_expression(source, ", ".join(names))
 
     def course(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return what is left of each of the ways, and the numbers that are compared, in each row, (n,) float64 each.
+        """Return what is left of each way, and the numbers that the criterion compares, in each row, (n,) float64 each.
 
-        What is not finite in some row is left out, and what says the same as another one.
+        What is not finite in some row is left out, and so are duplicates.
 
         Args:
-            columns: what inputs lie in (see `task.Input`), n rows each.
+            columns: the columns that hold the inputs (see `task.Input`), n rows each.
         """
         found = {
             f"distance from {first} to {second}": np.linalg.norm(difference, axis=1)
@@ -52,7 +52,7 @@ class Measures:
         return found
 
     def differences(self, columns: Mapping[str, np.ndarray]) -> dict[tuple[str, str], np.ndarray]:
-        """Return for each of the ways where what has to come is, seen from where it has to come to, (n, d) float64."""
+        """Return, for each way, the position of what has to come relative to where it has to come, (n, d) float64."""
         found = {}
         for first, second in self.ways:
             difference = self.column(first, columns) - self.column(second, columns)
@@ -67,7 +67,7 @@ class Measures:
 
 
 def _pairs(task: Task, roles: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The names of all pairs of variables of one shape with such roles."""
+    """Return the names of all pairs of variables with such roles and equal shapes."""
     return [
         (first.name, second.name)
         for pair in roles

@@ -1,4 +1,4 @@
-"""The Gymnasium environment behind a task, so that all have actions in [-1, 1] and observations that are vectors."""
+"""The Gymnasium environment behind a task, adapted so that all have actions in [-1, 1] and vector observations."""
 
 import contextlib
 import inspect
@@ -15,9 +15,9 @@ from tasks.names import without_version
 # MetaWorld and Gymnasium are slow to import, and not everyone who needs a task makes its environment.
 
 LARGEST = 1e10
-"""What is larger, in an observation or a variable, comes from a simulation that has become unstable.
+"""A larger value, in an observation or a variable, comes from a simulation that has become unstable.
 
-Source: MuJoCo's own limit of positions, velocities and accelerations, `mjMAXVAL`.
+Source: MuJoCo's own limit on positions, velocities and accelerations, `mjMAXVAL`.
 """
 
 METAWORLD_STEP = 0.01
@@ -28,16 +28,16 @@ Source: `action_scale` of `metaworld.sawyer_xyz_env.SawyerXYZEnv`, which no task
 
 
 def make_environment(make: str | Callable[..., Any], render_mode: str | None = None) -> Any:
-    """Return a fresh Gymnasium environment with actions in [-1, 1], and without the time limit that its id brings.
+    """Return a fresh Gymnasium environment with actions in [-1, 1], and without the time limit of its id.
 
     Args:
         make: see ``make`` in `task_specs`.
         render_mode: Gymnasium's.
 
-    Seeding a MetaWorld environment decides its goals, and its observations show them.
+    Seeding a MetaWorld environment determines its goals, and its observations show them.
 
     Raises:
-        UsageError: it is not a Gymnasium environment, or takes or shows something other than arrays of numbers.
+        UsageError: it is not a Gymnasium environment, or its actions or observations are not arrays of numbers.
     """
     import gymnasium
 
@@ -48,7 +48,7 @@ def make_environment(make: str | Callable[..., Any], render_mode: str | None = N
         environment = gymnasium.make(make, render_mode=render_mode, max_episode_steps=-1, disable_env_checker=True)
     else:
         environment = metaworld_class(render_mode=render_mode)
-        environment.max_path_length = math.inf  # how long an episode lasts is the run's decision
+        environment.max_path_length = math.inf  # the run decides how long an episode lasts
         environment.seeded_rand_vec = True
         environment._freeze_rand_vec = False
         environment._set_task_called = True
@@ -61,7 +61,7 @@ def make_environment(make: str | Callable[..., Any], render_mode: str | None = N
 
 
 def begin_episode(environment: Any, seed: int) -> Any:
-    """Reset the environment to the episode of that seed; returns what its ``reset`` does."""
+    """Reset the environment to the episode with that seed; return what its ``reset`` does."""
     if is_metaworld(environment):
         environment.unwrapped.seed(seed)  # MetaWorld ignores the seed of `reset`
     result = environment.reset(seed=seed)
@@ -70,13 +70,13 @@ def begin_episode(environment: Any, seed: int) -> Any:
 
 
 def close(environment: Any) -> None:
-    """Free an environment. Whatever it raises then, as some do without a window, is of no consequence."""
+    """Free an environment. Whatever it raises then, as some do without a window, is ignored."""
     with contextlib.suppress(Exception):
         environment.close()
 
 
 def flatten(space: Any, obs: Any) -> np.ndarray:
-    """Return an observation out of `space` as a vector of numbers, float64 ``(obs_size,)``.
+    """Return an observation from `space` as a vector of numbers, float64 ``(obs_size,)``.
 
     Raises:
         ValueError: it has another shape than `space`.
@@ -102,7 +102,7 @@ def _call(make: Callable[..., Any], render_mode: str | None) -> Any:
 
 
 def _check_observations(space: Any) -> None:
-    """Refuse spaces whose elements are not a few numbers (raises UsageError)."""
+    """Raise UsageError for spaces whose elements are not numbers, or are images."""
     from gymnasium import spaces
 
     inner = getattr(space, "spaces", ())
@@ -131,7 +131,7 @@ def _with_unit_actions(environment: Any) -> Any:
     def as_declared(action: np.ndarray) -> np.ndarray:
         return np.clip(action, space.low, space.high).astype(space.dtype)
 
-    # RescaleAction needs room in every dimension; where there is none, what it gives is clipped to the one value.
+    # RescaleAction needs low < high in every dimension; where they are equal, its output is clipped to that value.
     fixed = space.low == space.high
     room = spaces.Box(np.where(fixed, -1, space.low), np.where(fixed, 1, space.high), dtype=space.dtype.type)
     declared = wrappers.TransformAction(environment, as_declared, room)
@@ -140,7 +140,7 @@ def _with_unit_actions(environment: Any) -> Any:
 
 
 def show_goal(environment: Any, visible: bool) -> None:
-    """Let a MetaWorld environment's observations have the goal, or zeros in its place."""
+    """Make a MetaWorld environment's observations contain the goal, or zeros in its place."""
     environment._partially_observable = not visible
     environment.__dict__.pop("sawyer_observation_space", None)  # its bounds are cached, and clip the goal
 
@@ -151,10 +151,10 @@ def is_metaworld(environment: Any) -> bool:
 
 
 def _settle(environment: Any) -> None:
-    """Bring the positions that MuJoCo derives up to date with the joints.
+    """Bring the positions that MuJoCo derives from the joints up to date.
 
-    Some MetaWorld tasks move things at the end of a reset, and leave positions as they were before. This touches
-    nothing that the next step reads.
+    Some MetaWorld tasks move things at the end of a reset, and leave these positions stale. This changes nothing that
+    the next step reads.
     """
     if hasattr(environment, "model") and hasattr(environment, "data"):
         import mujoco
@@ -172,7 +172,7 @@ def is_metaworld_class(environment_class: type) -> bool:
 def _metaworld_class(name: str) -> Callable[..., Any] | None:
     try:
         from metaworld.env_dict import ALL_V3_ENVIRONMENTS
-    except Exception as error:  # MuJoCo fails in many ways when the drawing library that it is told to use is missing
+    except Exception as error:  # MuJoCo fails in many ways when the rendering library that it is told to use is missing
         backend = os.environ.get("MUJOCO_GL")
         advice = f"; MUJOCO_GL is {backend!r}, unset it or install what it names" if backend else ""
         raise UsageError(f"MetaWorld cannot be imported ({type(error).__name__}: {error}){advice}") from error

@@ -10,8 +10,8 @@ from tasks.tidy_source import loaded_names
 def success_measure(expression: str) -> str | None:
     """Return the distance of a state from success as code: zero exactly when, or shortly after, `expression` holds.
 
-    ``norm(obj - target) <= 0.05`` gives the norm itself, which goes on falling inside the threshold; other comparisons
-    give what is missing; ``and`` adds, ``or`` takes the least. None for a criterion that compares no numbers.
+    ``norm(obj - target) <= 0.05`` gives the norm itself, which keeps falling inside the threshold; other comparisons
+    give what is missing; ``and`` adds, ``or`` takes the minimum. None for a criterion that compares no numbers.
     """
     try:
         return _missing(_parsed(expression))
@@ -22,7 +22,7 @@ def success_measure(expression: str) -> str | None:
 def compared_quantities(expression: str, variables: Set[str]) -> list[str]:
     """Return the sides of the comparisons in a success criterion that depend on one of `variables`, as code.
 
-    What depends on names of the expression's own (``all(abs(x) < 0.1 for x in joints)``) is left out.
+    Sides that depend on the expression's own local names (``all(abs(x) < 0.1 for x in joints)``) are left out.
     """
     if not expression:
         return []
@@ -33,7 +33,7 @@ def compared_quantities(expression: str, variables: Set[str]) -> list[str]:
 
 
 def _parsed(expression: str) -> ast.expr:
-    return ast.parse(f"(\n{expression}\n)", mode="eval").body  # it may go over several lines
+    return ast.parse(f"(\n{expression}\n)", mode="eval").body  # it may span several lines
 
 
 def _missing(node: ast.expr) -> str | None:

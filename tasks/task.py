@@ -1,4 +1,4 @@
-"""What a task is: its words, its success criterion, and the named quantities that a reward function may read."""
+"""What a task is: its description, its success criterion, and the named quantities that a reward function may read."""
 
 import functools
 import math
@@ -11,8 +11,8 @@ import numpy as np
 from tasks.human_reward import HumanReward, derive
 from tasks.simulator import is_metaworld_class
 
-# What a variable is to the task. The program search composes rewards by role, and what a model is told of starts and
-# episodes is measured between roles (`tasks.measures`).
+# What a variable means for the task. The program search composes rewards by role, and what a model is told about
+# starts and episodes is measured between roles (`tasks.measures`).
 ROLES = {
     "gripper": "the point that grasps",
     "gripper_start": "where that point was when the episode began",
@@ -49,7 +49,7 @@ class Variable:
 
 @dataclass(frozen=True)
 class Input:
-    """Where an argument of a reward function lies in a row: elements `start` to `stop` of `column`, as `shape`."""
+    """Where an argument of a reward function is in a row: elements `start` to `stop` of `column`, as `shape`."""
 
     column: str
     start: int
@@ -59,12 +59,12 @@ class Input:
 
 @dataclass(frozen=True)
 class Task:
-    """A checked entry, with what could be read from its environment. Another process gets it by `name` and `task_file`.
+    """A checked entry, with what its environment adds. Another process builds it from `name` and `task_file`.
 
     `variables` are in the order in which they are packed into a row, `variable_width` numbers in all. `inputs` has
     every name that a reward function may take: the variables, their aliases, ``obs``, and ``action`` or ``actions``.
-    A task without success has an empty `success_expression`: it is never solved. `scene` says what a prompt says of
-    the environment in place of its usual words; "" leaves those.
+    A task without a success criterion has an empty `success_expression`: it is never solved. `scene` is what a prompt
+    says about the environment in place of its usual text; "" keeps that.
     """
 
     name: str
@@ -99,5 +99,5 @@ class Task:
 
 
 def compile_expression(source: str, parameters: str) -> Callable[..., Any]:
-    """The Python expression `source` as a function; ``np`` is known to it."""
+    """Return the Python expression `source` as a function, which may use ``np``."""
     return eval(compile(f"lambda {parameters}: (\n{source}\n)", "<expression>", "eval"), {"np": np})

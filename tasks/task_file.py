@@ -1,8 +1,8 @@
-"""A user's task file: run with the modules that lie beside it, from any directory and whatever they are called.
+"""A user's task file: run with the modules next to it, from any directory and whatever they are called.
 
-A module beside the file may have the name of one of ours (``models.py``, a folder ``tasks``), which are in use by
-then. So the modules of such a directory are loaded into a package of their own, and `import` means that package first
-in their code, and in theirs alone.
+A module next to the file may have the name of one of ours (``models.py``, a folder ``tasks``), which are in use by
+then. So the modules of such a directory are loaded into a package of their own, and `import` looks in that package
+first, in their code only.
 """
 
 import builtins
@@ -25,7 +25,7 @@ _directories: dict[str, Path] = {}  # by the names of the packages that stand fo
 
 @functools.cache
 def load_task_file(path: str) -> Mapping[str, Any]:
-    """Run a Python file; returns its ``TASKS``.
+    """Run a Python file; return its ``TASKS``.
 
     Raises:
         UsageError: it cannot be run, or has no such dict.
@@ -66,14 +66,14 @@ def _package(directory: Path) -> str:
 
 
 class _Loader(machinery.SourceFileLoader):
-    """Runs a module that lies in such a directory."""
+    """Runs a module in such a directory."""
 
     def get_code(self, fullname: str) -> Any:
         """Return the compiled source; never bytecode from an earlier run, which could be stale."""
         return self.source_to_code(self.get_data(self.path), self.path)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run it, its `import` bound to its own directory."""
+        """Run it, with its `import` bound to its own directory."""
         package = module.__name__.partition(".")[0]
         if package not in _directories:  # it was imported by its name in a string
             package = next(name for name, beside in _directories.items() if Path(self.path).is_relative_to(beside))
@@ -91,7 +91,7 @@ class _InPackages:
 
 
 class _ByName:
-    """Finds what is imported by its name in a string, as a registered environment's entry point is; asked last."""
+    """Finds what is imported by its name in a string, such as a registered environment's entry point; asked last."""
 
     @staticmethod
     def find_spec(fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Spec | None:
@@ -112,7 +112,7 @@ def _find(name: str, directories: Iterable[str]) -> Spec | None:
 def _import(
     package: str, name: str, globals: Any = None, locals: Any = None, fromlist: Sequence[str] = (), level: int = 0
 ) -> ModuleType:
-    """What `import` calls in the modules of `package`, in the place of ``__import__``."""
+    """What `import` calls in the modules of `package`, in place of ``__import__``."""
     top = name.partition(".")[0]
     if level == 0 and _is_beside(_directories[package], top):
         module = builtins.__import__(f"{package}.{name}", globals, locals, fromlist)

@@ -1,6 +1,6 @@
-"""Reading, tidying and printing functions that a program has rewritten, so that they look like written by hand.
+"""Reading, tidying and printing functions that a program has rewritten, so that they look handwritten.
 
-Python's own syntax tree forgets comments and blank lines. Here both are statements of the tree: a comment is a string
+Python's own syntax tree drops comments and blank lines. Here both are statements of the tree: a comment is a string
 that begins with ``#``, a blank line an empty string. So they move, and vanish, with the code that they belong to.
 """
 
@@ -15,11 +15,11 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 LINE_LENGTH = 100
-_HEADING = "#:"  # a comment over several statements, which stays when the next one goes
+_HEADING = "#:"  # a comment over several statements, which stays when the next one is removed
 
 
 def parse(source: str) -> ast.Module:
-    """The syntax tree of `source` with comments and blank lines; commented-out code is left out."""
+    """Return the syntax tree of `source` with comments and blank lines; commented-out code is left out."""
     lines = source.splitlines()
     for row, indent, text in reversed(list(_remarks(source))):
         lines.insert(row, indent + repr(text))
@@ -27,7 +27,7 @@ def parse(source: str) -> ast.Module:
 
 
 def _remark(statement: ast.stmt) -> str | None:
-    """The text of a comment, nothing for a blank line, None if the statement is neither."""
+    """Return the text of a comment, "" for a blank line, None if the statement is neither."""
     if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
         text = statement.value.value
         return text if isinstance(text, str) and (not text or text.startswith("#")) else None
@@ -35,7 +35,7 @@ def _remark(statement: ast.stmt) -> str | None:
 
 
 def _remarks(source: str) -> Iterator[tuple[int, str, str]]:
-    """For each comment and blank line the row of the statement that it precedes, its indentation, and the text."""
+    """Yield, for each comment and blank line, the row of the statement after it, its indentation, and the text."""
     pending: list[str] = []
     statement: tuple[int, str] | None = None
     depth = 0
@@ -56,7 +56,7 @@ def _remarks(source: str) -> Iterator[tuple[int, str, str]]:
         elif statement is None and token.type not in (tokenize.INDENT, tokenize.DEDENT):
             statement = (token.start[0] - 1, " " * token.start[1])
             if token.string in ("else", "elif"):
-                pending = []  # nothing can stand before these
+                pending = []  # nothing can precede these
 
 
 def _cleaned(remarks: Iterable[str]) -> Iterator[str]:
@@ -80,9 +80,9 @@ def _is_code(text: str) -> bool:
 
 
 def tidy(body: list[ast.stmt], constants: Collection[str]) -> tuple[list[ast.stmt], set[str]]:
-    """`body` without what is superfluous in it, and the names that it reads before it assigns them.
+    """Return `body` without what is redundant in it, and the names that it reads before it assigns them.
 
-    That is: branches that are never taken, second names for one of the `constants` (names that are never assigned),
+    Redundant are branches that are never taken, aliases of one of the `constants` (names that are never assigned),
     values that the next statement replaces by a function of themselves, and assignments that nothing reads.
     """
     before = ""
@@ -95,7 +95,7 @@ def tidy(body: list[ast.stmt], constants: Collection[str]) -> tuple[list[ast.stm
 
 
 def stored_names(body: Iterable[ast.AST]) -> Counter[str]:
-    """How often each name is assigned, or what it stands for is changed in place."""
+    """Return how often each name is assigned, or its value is changed in place."""
     stores: Counter[str] = Counter()
     for node in itertools.chain.from_iterable(map(ast.walk, body)):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -106,13 +106,13 @@ def stored_names(body: Iterable[ast.AST]) -> Counter[str]:
 
 
 def loaded_names(*nodes: ast.AST) -> Counter[str]:
-    """How often each name is read."""
+    """Return how often each name is read."""
     walked = itertools.chain.from_iterable(map(ast.walk, nodes))
     return Counter(node.id for node in walked if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load))
 
 
 class Substitute(ast.NodeTransformer):
-    """Puts expressions in the place of names that are read."""
+    """Replaces names that are read by expressions."""
 
     def __init__(self, expressions: Mapping[str, ast.expr]) -> None:
         self.expressions = expressions
@@ -123,7 +123,7 @@ class Substitute(ast.NodeTransformer):
 
 
 class _Fold(ast.NodeTransformer):
-    """Leaves out branches whose condition is a constant."""
+    """Resolves branches whose condition is a constant."""
 
     def statements(self, body: list[ast.stmt]) -> list[ast.stmt]:
         return self.visit(ast.Module(body, [])).body
@@ -186,7 +186,7 @@ def _merged(body: list[ast.stmt]) -> list[ast.stmt]:
 
 
 def _without_dead(body: list[ast.stmt], needed: set[str]) -> tuple[list[ast.stmt], set[str]]:
-    """The statements that matter when the names in `needed` are read after them, and the names read before them."""
+    """Return the statements that matter if the names in `needed` are read after them, and the names read before."""
     kept: list[ast.stmt] = []
     matters = False  # whether the statement after a remark does
     for statement in reversed(body):
@@ -233,7 +233,7 @@ def _is_heading(statement: ast.stmt) -> bool:
 
 
 def to_source(functions: Iterable[ast.FunctionDef]) -> str:
-    """The functions as text, with lines of at most about `LINE_LENGTH` characters."""
+    """Return the functions as text, with lines of at most about `LINE_LENGTH` characters."""
     return "\n\n\n".join("\n".join(_printed([function], "")) for function in functions) + "\n"
 
 
@@ -260,7 +260,7 @@ def _printed(body: list[ast.stmt], indent: str) -> Iterator[str]:
 
 
 def _wrapped(line: str) -> Iterator[str]:
-    """`line`, if it is too long broken where its longest bracket allows it, or between its terms."""
+    """Yield `line`; if it is too long, broken where its longest bracket allows it, or between its terms."""
     if len(line) <= LINE_LENGTH:
         yield line
         return
@@ -283,7 +283,7 @@ def _wrapped(line: str) -> Iterator[str]:
 
 
 def _brackets(line: str) -> Iterator[list[int]]:
-    """For each bracket in `line`: where it opens, where its own commas and comprehensions are, where it closes."""
+    """Yield for each bracket in `line` where it opens, where its commas and comprehensions are, and where it closes."""
     opened: list[list[int]] = []
     for position, character in enumerate(line):
         if character in "([{":

@@ -1,7 +1,7 @@
-"""Episodes: workers that hold an environment each, run policies as NumPy products and return whole episodes as arrays.
+"""Episodes: workers that hold an environment each, run policies in NumPy and return whole episodes as arrays.
 
-As a script this file is such a worker. It imports no torch: a worker starts quickly, stays small, and computes on one
-thread. Every episode depends on its own seed alone, so results cannot depend on the number of workers.
+Run as a script, this file is such a worker. It imports no torch: a worker starts quickly, stays small, and computes on
+one thread. Every episode depends only on its own seed, so results cannot depend on the number of workers.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ from workers.pool import Answer, Job, Lost, WorkerPool
 from workers.process import Arrays, Header, WorkerProcess, serve
 from workers.shared_table import SharedTable
 
-_TRIES = 3  # of an episode whose worker is lost
-_EPISODE_SECONDS, _STEP_SECONDS = 60.0, 1.0  # in which an episode must end: for its reset, and for each env step
+_TRIES = 3  # at an episode whose worker is lost
+_EPISODE_SECONDS, _STEP_SECONDS = 60.0, 1.0  # time limit of an episode: for its reset, and for each env step
 
 _ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # those of `models.ACTIVATIONS`
     "relu": lambda values: np.maximum(values, 0),
@@ -34,7 +34,7 @@ _ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # those of `mod
 
 @dataclass(frozen=True)
 class PolicyShape:
-    """What a worker must know of the actors."""
+    """What a worker must know about the actors."""
 
     sizes: tuple[int, ...]
     log_std_min: float = -20.0
@@ -54,7 +54,7 @@ class Collectors:
         task: the task whose episodes are wanted.
         policy: shape of the actors.
         policies: number of actors.
-        workers: number of processes; 0 means one a core.
+        workers: number of processes; 0 means one per core.
         hide_goal, action_repeat: see `tasks.environment.TaskEnvironment`.
     """
 
@@ -85,7 +85,7 @@ class Collectors:
         )
 
     def set_policies(self, weights: np.ndarray) -> None:
-        """Hand the actors' parameters (n, P), laid out as `models.BatchedMLP.row` does, to the first n policies."""
+        """Give the first n policies the actors' parameters (n, P), laid out as by `models.BatchedMLP.row`."""
         self._weights.columns["weights"][: len(weights)] = weights
 
     def run(self, orders: Sequence[Order]) -> list[Episode]:
@@ -113,7 +113,7 @@ class Collectors:
 
 
 def _raise_error(header: Header) -> None:
-    """Raise as RunError what the environment has raised in a worker."""
+    """Raise RunError for what the environment has raised in a worker."""
     if "error" in header:
         raise RunError(f"the environment failed: {header['error']}")
 
@@ -160,7 +160,7 @@ class _Worker:
         return np.tanh(mean + np.exp(log_std) * noise)
 
     def episode(self, order: Order) -> tuple[Header, Arrays]:
-        """Collect one episode. What goes wrong in the environment ends it, and is told as its ``failed``."""
+        """Collect one episode. An error in the environment ends it, and is reported as its ``failed``."""
         task, taken, failed = self.task, 0, ""
         generator = None if order.noise_seed is None else np.random.default_rng(order.noise_seed)
         seen = np.zeros((order.steps + 1, task.obs_size), np.float32)
@@ -196,7 +196,7 @@ class _Worker:
         return TaskEnvironment(self.task, hide_goal=self.hide_goal, action_repeat=self.action_repeat)
 
     def drop_environment(self) -> None:
-        """Leave an environment that has failed, so that the next episode begins in a fresh one."""
+        """Discard an environment that has failed, so that the next episode begins in a fresh one."""
         if self.environment is not None:
             with contextlib.suppress(Exception):  # it has failed already
                 self.environment.close()
@@ -204,7 +204,7 @@ class _Worker:
 
 
 def _fill_undefined(distance: np.ndarray) -> None:
-    """Put the farthest of the episode in the place of distances where the success criterion is not defined."""
+    """Replace distances where the success criterion is not defined by the largest one of the episode, at least 1."""
     undefined = ~np.isfinite(distance)
     distance[undefined] = distance[~undefined].max(initial=1.0)
 
@@ -219,7 +219,7 @@ def _serve() -> None:
                 worker = _Worker(header)
                 return {}, {}
             return worker.episode(Order(**header))
-        except Exception as error:  # whatever the simulator raises is told to the main process, which knows what to do
+        except Exception as error:  # whatever the simulator raises is reported to the main process, which handles it
             return {"error": f"{type(error).__name__}: {error}"}, {}
 
     serve(handle)

@@ -1,4 +1,4 @@
-"""What a process may use of the machine, and what it hands on to the processes that it starts."""
+"""What a process may use of the machine, and what it passes on to the processes that it starts."""
 
 import contextlib
 import ctypes
@@ -19,7 +19,7 @@ _LONG_TURN = 50_000_000  # ns
 def cores(root: Path = Path("/")) -> int:
     """Return the number of processor cores that this process may use.
 
-    Those that it is bound to, or fewer where the quota of a container or of a batch system's job allows less.
+    It is the number that it is bound to, or less where the quota of a container or a batch job allows less.
 
     Args:
         root: the directory under which ``/proc`` and ``/sys`` lie.
@@ -33,15 +33,15 @@ def cores(root: Path = Path("/")) -> int:
 
 
 def memory(root: Path = Path("/")) -> int | None:
-    """Return how many bytes of memory can still be taken, or None where the system does not say.
+    """Return how many bytes of memory are still available, or None where the system does not say.
 
-    What the kernel calls available, or less where a control group's limit leaves less. Files that the kernel caches
-    count as free in both.
+    This is what the kernel calls available, or less where a control group's limit leaves less. The kernel's file cache
+    counts as free in both.
     """
     known = re.search(r"^MemAvailable: +(\d+) kB", _text(root / "proc/meminfo"), re.MULTILINE)
     left = [int(known[1]) << 10] if known else []
     for group in _control_groups(root, "memory"):
-        # Version 1 says it twice, the second time with the groups inside.
+        # Version 1 lists it twice, the second time with the groups inside.
         cached = re.findall(r"^(?:total_)?inactive_file (\d+)$", _text(group / "memory.stat"), re.MULTILINE)
         for limit_name, usage_name in (
             ("memory.max", "memory.current"),
@@ -66,8 +66,8 @@ def _cpu_quotas(root: Path) -> Iterator[float]:
 def _control_groups(root: Path, controller: str) -> Iterator[Path]:
     """Yield the directories of the control groups (cgroups(7)) whose limits hold for this process, both versions.
 
-    A limit holds for all groups inside, hence the way up to the root; in a container the root is often all that is
-    there, whatever path the process is told.
+    A limit holds for all groups inside, so all parents up to the root are included; in a container, the root is often
+    all that is there, whatever path the process is told.
     """
     mounted = root / "sys/fs/cgroup"
     for line in _text(root / "proc/self/cgroup").splitlines():
@@ -98,7 +98,7 @@ def public_environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def without_keys() -> Iterator[None]:
-    """Hide the keys from what starts programs of its own, as libraries do to ask for a version."""
+    """Hide the keys from code that starts programs of its own, as libraries do to query a version."""
     everything = dict(os.environ)
     for name in everything.keys() - public_environment().keys():
         del os.environ[name]
@@ -109,11 +109,11 @@ def without_keys() -> Iterator[None]:
 
 
 def take_long_turns() -> None:
-    """Ask Linux to let this process run for long when its turn comes.
+    """Ask Linux for long time slices for this process.
 
     Two processes that take turns on a core every few milliseconds spend a fifth of their time on bringing their data
-    back into its cache. Kernels since 6.12 take a wish (sched_setattr(2), `sched_runtime` of an ordinary process);
-    elsewhere nothing happens. The share of the core stays what it is.
+    back into its cache. Kernels since 6.12 accept a wish (sched_setattr(2), `sched_runtime` of an ordinary process);
+    elsewhere nothing happens. The process's share of the core does not change.
     """
     number = {"x86_64": 314, "aarch64": 274}.get(platform.machine())
     if sys.platform != "linux" or number is None or os.sched_getscheduler(0) != os.SCHED_OTHER:

@@ -1,4 +1,4 @@
-"""The packages that LaRes runs on, and what to do in a Python that does not have them.
+"""The packages that LaRes needs, and what to do in a Python that lacks them.
 
 Every command calls this before it imports anything else of the project, so it must run on any Python 3.
 """
@@ -14,7 +14,7 @@ PACKAGES = ("torch", "numpy", "scipy", "metaworld", "mujoco", "gymnasium", "numb
 def require_packages() -> None:
     """End the process with one line and exit status 2 when this Python is too old or lacks a package.
 
-    Until the command listens for it, Ctrl-C just ends the process, without a traceback of what is being imported.
+    Until the command handles it, Ctrl-C just ends the process, without a traceback of what is being imported.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,7 +1,7 @@
 """A pool of worker processes, any of which may die, hang or be stopped at any moment.
 
-Collectors, learners and reward workers differ in what a job is, in who may do it, and in what a lost one means. All
-that happens between a job and a process is here.
+Collectors, learners and reward workers differ in what a job is, in who may do it, and in what a lost one means.
+Everything that happens between a job and a process is here.
 """
 
 import time
@@ -15,15 +15,15 @@ from errors import RunError
 from workers.process import Arrays, Header, WorkerDied, WorkerProcess, wait_any
 
 _START_SECONDS = 120.0
-_STARTS = 3  # in a row that may fail in one place of the pool
-_STOPPED_SECONDS = 2.0  # a whole run may be stopped and continued, its processes one after the other
-_LONGEST_WAIT = 0.5  # seconds; that a worker is stopped has to be asked for
-_CLOSE_SECONDS = 1.0  # in which idle workers leave by themselves
+_STARTS = 3  # consecutive failures in one place of the pool, after which the run ends
+_STOPPED_SECONDS = 2.0  # tolerated, since a whole run may be stopped and continued, process by process
+_LONGEST_WAIT = 0.5  # seconds; a stopped worker does not report it, so workers are polled
+_CLOSE_SECONDS = 1.0  # in which idle workers exit by themselves
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A message to a worker, and the seconds in which the answer must come."""
+    """A message to a worker, and the seconds within which the answer must come."""
 
     header: Header
     seconds: float
@@ -32,7 +32,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a worker said to a job."""
+    """What a worker answered to a job."""
 
     header: Header
     arrays: Arrays
@@ -40,7 +40,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Lost:
-    """A job whose worker has ended, or had to be ended.
+    """A job whose worker has ended, or had to be killed.
 
     Attributes:
         kind: "died" by itself or by a signal, "late" (no answer in time), or "stopped" by a signal.
@@ -93,15 +93,15 @@ class WorkerPool(Generic[W]):
     def run(self, next_job: Callable[[W], J | None], done: Callable[[W, J, Answer | Lost], Any]) -> None:
         """Have jobs done until there are no more.
 
-        A job whose worker is lost is not given again, unless next_job does that. When an exception ends the run, the
-        jobs that are being done are abandoned.
+        A job whose worker is lost is not retried, unless next_job returns it again. When an exception ends the run,
+        the jobs in progress are abandoned.
 
         Args:
             next_job: returns a job for a worker that is ready, None if there is none for it until another is done.
             done: takes the worker, the job and its outcome. If the job is lost, the worker is no longer in the pool.
 
         Raises:
-            RunError: when workers do not start.
+            RunError: workers do not start.
         """
         try:
             while True:
@@ -130,7 +130,7 @@ class WorkerPool(Generic[W]):
         self._workers[place] = self._new()
 
     def close(self) -> None:
-        """End all workers: idle ones leave when their parent hangs up, the others are killed soon after."""
+        """End all workers: idle ones exit when their parent hangs up, the others are killed soon after."""
         for worker in self._workers:
             worker.hang_up()
         deadline = time.monotonic() + _CLOSE_SECONDS
@@ -142,13 +142,13 @@ class WorkerPool(Generic[W]):
     def _new(self) -> W:
         try:
             worker = self._start()
-        except OSError as error:  # the system gives no process, memory or descriptor
+        except OSError as error:  # the system has no process, memory or descriptor left
             raise RunError(f"a {self._name} cannot be started: {error.strerror}") from error
         self._tasks[worker] = _Task(None, time.monotonic() + _START_SECONDS)
         return worker
 
     def _ready(self) -> list[W]:
-        """Return the idle workers, after replacing those that have ended, are stopped, or talk without being asked."""
+        """Return the idle workers, after replacing those that have ended, are stopped, or send unasked."""
         for worker in [worker for worker in self._workers if worker not in self._tasks]:
             try:
                 well = worker.receive() is None and not worker.stopped
@@ -159,7 +159,7 @@ class WorkerPool(Generic[W]):
         return [worker for worker in self._workers if worker not in self._tasks]
 
     def _wait(self) -> None:
-        """Wait for news from the workers that are starting or at work, or until it is time to look after them."""
+        """Wait for news from the workers that are starting or at work, or until it is time to check on them."""
         began = time.monotonic()
         first = min(task.deadline for task in self._tasks.values())
         timeout = min(max(0.0, first - began), _LONGEST_WAIT)
@@ -171,7 +171,7 @@ class WorkerPool(Generic[W]):
                 task.stopped_since = None
 
     def _outcome(self, worker: W, task: _Task) -> Answer | Lost | None:
-        """Return how a worker's task has ended, if it has; of a lost worker another takes the place."""
+        """Return how a worker's task has ended, if it has; replace a lost worker."""
         now = time.monotonic()
         task.stopped_since = (task.stopped_since or now) if worker.stopped else None
         try:

@@ -2,7 +2,7 @@
 
 A message is a JSON header and named NumPy arrays. Nothing is pickled, so that a worker that has gone wrong, or that
 has run hostile code, can send its parent nothing but data. The parent never waits for one worker: what cannot be sent
-or received yet is sent or received later, so that a worker that has stopped listening holds nobody up.
+or received yet is sent or received later, so that a worker that has stopped listening does not hold up the others.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ _PR_SET_PDEATHSIG = 1
 _ROOT = Path(__file__).parents[1]
 # Our modules come before all others of the same name, whatever PYTHONPATH and PYTHONSAFEPATH say.
 _RUN = "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); runpy.run_module(sys.argv.pop(1), run_name='__main__')"
-_LAST_SECONDS = 5.0  # in which the kernel ends a process that is killed, unless a driver holds it
+_LAST_SECONDS = 5.0  # within which the kernel ends a killed process, unless a driver holds it
 _ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
 
 # Whoever signals a whole group, or all processes of a batch job, means the run: the main process decides what happens.
@@ -70,7 +70,7 @@ class WorkerProcess:
     ) -> None:
         self._socket, theirs = socket.socketpair()
         self._socket.setblocking(False)
-        # The worker inherits the mask, so that it holds from the first moment on.
+        # The worker inherits the mask, so that it holds from the start.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_THE_MAIN_PROCESS)
         try:
             self._process = subprocess.Popen(
@@ -89,20 +89,20 @@ class WorkerProcess:
         self.send(first)
 
     def send(self, header: Header, arrays: Mapping[str, np.ndarray] | None = None) -> None:
-        """Begin to send a message, and never wait. The arrays must stay as they are until the answer is there."""
+        """Begin to send a message, without waiting. The arrays must not change until the answer has arrived."""
         self._unsent.extend(_encoded(header, arrays or {}))
-        with contextlib.suppress(OSError):  # the news of its end comes with the answer
+        with contextlib.suppress(OSError):  # its end is reported in place of the answer
             self._send_some()
 
     def receive(self) -> Message | None:
-        """Return the next message if all of it is there, and never wait; send what the worker takes in the meantime.
+        """Return the next message if all of it has arrived, without waiting; send what the worker takes meanwhile.
 
         Raises WorkerDied.
         """
         try:
             self._send_some()
             return next(self._messages)
-        except Exception as error:  # a worker that runs hostile code may say anything
+        except Exception as error:  # a worker that runs hostile code may send anything
             raise WorkerDied(self._epitaph()) from error
 
     def _send_some(self) -> None:
@@ -117,7 +117,7 @@ class WorkerProcess:
 
     @property
     def stopped(self) -> bool:
-        """Whether a signal (SIGSTOP) has stopped the worker. Never where the system cannot say."""
+        """Whether a signal (SIGSTOP) has stopped the worker; always False where the system cannot tell."""
         if not hasattr(os, "waitid"):
             return False
         with contextlib.suppress(ChildProcessError):  # it has ended, and its exit status has been read
@@ -126,7 +126,7 @@ class WorkerProcess:
 
     @property
     def events(self) -> int:
-        """What to wait for: that the worker can be read from, and, with something to send, that it takes more."""
+        """The events to wait for: that the worker can be read from and, with something to send, that it takes more."""
         return selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
 
     def fileno(self) -> int:
@@ -134,11 +134,11 @@ class WorkerProcess:
         return self._socket.fileno()
 
     def hang_up(self) -> None:
-        """Close the connection. A worker that listens ends then."""
+        """Close the connection. A worker that is listening then ends."""
         self._socket.close()
 
     def join(self, seconds: float) -> bool:
-        """Wait for the worker's end; returns whether it has ended."""
+        """Wait for the worker's end; return whether it has ended."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
         return self._process.returncode is not None
@@ -161,7 +161,7 @@ class WorkerProcess:
 
 
 def wait_any(workers: Iterable[WorkerProcess], timeout: float) -> None:
-    """Wait until something can be received from one of `workers`, or sent on to it, at most `timeout` seconds."""
+    """Wait until something can be received from one of `workers`, or sent to it, for at most `timeout` seconds."""
     with selectors.DefaultSelector() as selector:
         for worker in workers:
             selector.register(worker.fileno(), worker.events)
@@ -190,7 +190,7 @@ def _encoded(header: Header, arrays: Mapping[str, np.ndarray]) -> list[memoryvie
 
 
 def _messages(connection: socket.socket) -> Generator[Message | None, None, None]:
-    """Yield the messages that arrive; None whenever the rest of one is still to come, unless `connection` blocks.
+    """Yield the messages that arrive; None whenever the rest of one has yet to arrive, unless `connection` blocks.
 
     Raises EOFError at the end, and any exception for something that is not a message.
     """
@@ -210,7 +210,7 @@ def _messages(connection: socket.socket) -> Generator[Message | None, None, None
 
 
 def _exactly(connection: socket.socket, size: int) -> Generator[None, None, bytearray]:
-    """Return the next `size` bytes; yields while they are still to come."""
+    """Return the next `size` bytes; yield while they have yet to arrive."""
     data = bytearray(size)
     rest = memoryview(data)
     while rest:

@@ -1,10 +1,10 @@
-"""One stream of random numbers for each use of a run's seed, so that no two uses can meet."""
+"""One stream of random numbers for each use of a run's seed, so that no two uses overlap."""
 
 import enum
 
 import numpy as np
 
-_INDICES = 3  # of a use at most; all are padded to that many
+_INDICES = 3  # maximum for a use; all are padded to that many
 
 
 class Use(enum.IntEnum):
@@ -31,11 +31,11 @@ def seed_for(seed: int, use: Use, *indices: int) -> int:
     """Return the seed in [0, 2**63) of the stream for `use` and up to three indices (iteration, arm, ...)."""
     if len(indices) > _INDICES:
         raise ValueError(f"{use.name} has {len(indices)} indices; {_INDICES} are the most")
-    # Of one length, since a SeedSequence takes missing words for zeros: (1, 2) and (1, 2, 0) would be one stream.
+    # All of one length, since SeedSequence reads missing words as zeros: (1, 2) and (1, 2, 0) would be one stream.
     key = (int(use), *indices, *[0] * (_INDICES - len(indices)), len(indices))
     return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)[0] >> 1)
 
 
 def start_seed(seed: int, use: Use, *indices: int) -> int:
-    """Return such a seed in [0, 2**31), for environments, some of which take no more bits."""
+    """Return such a seed in [0, 2**31), for environments, some of which accept no more bits."""
     return seed_for(seed, use, *indices) >> 32

@@ -19,8 +19,8 @@ _F_SEAL_FUTURE_WRITE = 0x0010
 class SharedTable:
     """Float32 columns of equal length in one memory file, which workers read, and write only if that is allowed.
 
-    Each column is a contiguous block of `capacity` rows. A memory file, and not named shared memory: that would be
-    unlinked for everyone by the resource tracker of the first worker that is killed (Python before 3.13).
+    Each column is a contiguous block of `capacity` rows. The file is not named shared memory, since the resource
+    tracker of the first killed worker would unlink that for everyone (Python before 3.13).
     """
 
     fd: int
@@ -32,7 +32,7 @@ class SharedTable:
     def create(cls, capacity: int, widths: Mapping[str, int], *, writable: bool = False) -> "SharedTable":
         """Return a new table of zeros, whose pages take memory only once they are written.
 
-        `writable` lets workers write it, too.
+        `writable` lets workers write to it as well.
         """
         size = 4 * capacity * sum(widths.values())
         sealing = hasattr(os, "memfd_create")
@@ -44,7 +44,7 @@ class SharedTable:
         os.ftruncate(fd, size)
         memory = mmap.mmap(fd, size)
         if sealing and not writable:  # from here on nobody, this process included, can map the file for writing again
-            with contextlib.suppress(OSError):  # kernels before 5.1; workers map it read-only in any case
+            with contextlib.suppress(OSError):  # kernels before 5.1; workers map it read-only anyway
                 fcntl.fcntl(fd, _F_ADD_SEALS, _F_SEAL_FUTURE_WRITE)
         return cls(fd, capacity, dict(widths), _columns(memory, capacity, widths))
 
@@ -61,7 +61,7 @@ class SharedTable:
         return self.fd, self.capacity, self.widths
 
     def beginning(self, *names: str) -> "SharedTable":
-        """Return the table of the first columns alone: a worker that attaches it maps nothing of the others."""
+        """Return the table of the first columns alone: a worker that attaches it maps none of the others."""
         if list(names) != list(self.widths)[: len(names)]:
             raise ValueError(f"{', '.join(names)}: not the first columns of {', '.join(self.widths)}")
         widths = {name: self.widths[name] for name in names}

@@ -1,4 +1,4 @@
-"""Episodes on demand: each with random streams of its own, and without those that the simulator spoiled."""
+"""Episodes on demand, each with random streams of its own, without those that the simulator spoiled."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -38,7 +38,7 @@ class Simulator:
         self._dropped_in_a_row = 0
 
     def explore(self, decisions: int, round: int = 0) -> list[Episode]:
-        """Return episodes of uniform random actions with that many decisions in all; `round` has its own streams."""
+        """Return episodes of uniform random actions, `decisions` in total; each `round` has streams of its own."""
         orders = [
             Order(
                 UNIFORM,
@@ -59,7 +59,7 @@ class Simulator:
             arms: numbers of policies.
             policies: the actors' parameters (n, P) of the first n policies.
             iteration: the iteration of the loop, from which the episodes' streams are derived.
-            decisions: most that all episodes may have together; the last ones are shorter, or left out.
+            decisions: maximum for all episodes together; the last ones are shorter, or left out.
         """
         self._collectors.set_policies(policies)
         lengths = self._lengths(decisions)
@@ -85,7 +85,7 @@ class Simulator:
             policies: as for :meth:`collect`.
             episodes: number of episodes for each.
             use: the stream of their starts.
-            number: of the evaluation, for a stream of its own.
+            number: number of the evaluation, for a stream of its own.
         """
         self._collectors.set_policies(policies)
         starts = [start_seed(self._seed, use, number, episode) for episode in range(episodes)]
@@ -102,19 +102,19 @@ class Simulator:
         return scores
 
     def state_dict(self) -> dict[str, int]:
-        """Return how many episodes were dropped, in all and in a row."""
+        """Return how many episodes were dropped, in total and in a row."""
         return {"dropped": self.dropped, "in_a_row": self._dropped_in_a_row}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on counting."""
+        """Continue counting from what :meth:`state_dict` returned."""
         self.dropped, self._dropped_in_a_row = state["dropped"], state["in_a_row"]
 
     def _lengths(self, decisions: int) -> list[int]:
-        """Return the lengths of the episodes that have so many decisions in all."""
+        """Return the lengths of the episodes that have that many decisions in total."""
         return [min(self._decisions, decisions - done) for done in range(0, decisions, self._decisions)]
 
     def _is_collected(self, episode: Episode) -> bool:
-        """Return whether an episode is sound; when many in a row are not, the run cannot go on."""
+        """Return whether an episode is sound; when many in a row are not, the run cannot continue."""
         fault = self._fault(episode)
         self._dropped_in_a_row = self._dropped_in_a_row + 1 if fault else 0
         if self._dropped_in_a_row >= _MOST_DROPPED:
@@ -122,7 +122,7 @@ class Simulator:
         return not fault
 
     def _fault(self, episode: Episode) -> str:
-        """Return why an episode is dropped, and count it; nothing if it is sound."""
+        """Return why an episode is dropped, and count it; "" if it is sound."""
         fault = episode.failed
         if not all(np.isfinite(column).all() for column in episode.transitions.values()):
             fault = fault or "a transition holds numbers that are not finite"
