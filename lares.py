@@ -9,6 +9,7 @@ The loop that takes these steps is in `lares_from_scratch.py` and `lares_with_in
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import time
@@ -49,7 +50,7 @@ _COUNTERS = (
 _PARTS = ("population", "search", "roster", "simulator", "thompson", "champions")
 
 
-class LaRes:
+class LaRes(contextlib.AbstractContextManager["LaRes"]):
     """One run.
 
     Agents 0 to pop_size - 1 hold the slots of the population. The human agent, if there is one, comes after them: it
@@ -142,7 +143,9 @@ class LaRes:
         """Update `status`; return whether the run should continue."""
         if self.interruption.signal:
             self.status = "interrupted"
-        elif self.status == "running" and self.env_steps >= self.args.total_timesteps:
+        elif self.champions.reached(self.args.stop_success):
+            self.status = "solved"
+        elif self.env_steps >= self.args.total_timesteps and not self.updates_left:
             self.status = "finished"
         return self.status == "running"
 
@@ -194,7 +197,7 @@ class LaRes:
 
     def collect(self) -> None:
         """Run one episode of each Thompson-drawn policy, in parallel; with --overlap while the agents learn."""
-        if self.updates_left or self.interruption.signal:
+        if self.updates_left or self.interruption.signal or self.champions.reached(self.args.stop_success):
             return
         self.iteration += 1
         left = -(-(self.args.total_timesteps - self.env_steps) // self.args.action_repeat)
@@ -206,6 +209,8 @@ class LaRes:
 
     def learn(self) -> None:
         """Make the SAC updates that are due, of every agent on its own reward column."""
+        if self.args.overlap and not self.arriving:  # nothing was collected, since the run is about to end
+            return
         before, due = self.population.updates, self.updates_left or int(self.updates_due)
         # With --overlap, an update made later would draw from other rows.
         stop = (lambda: False) if self.args.overlap else self.interruption.requested
@@ -251,6 +256,8 @@ class LaRes:
         """Rank, keep the elites, replace the other reward functions, relabel, rescale, inherit."""
         if self.last_evaluation < self.env_steps:
             self.evaluate()
+        if self.champions.reached(self.args.stop_success):
+            return
         self.save_checkpoint()  # an interrupted round restarts from here; answers so far are in llm.jsonl
         ranking = self.rank()
         self.round += 1
@@ -316,7 +323,7 @@ class LaRes:
         self.roster.remember()
         self.roster.keep_scores(self.round, self.env_steps, self.scores, ranking)
         rows = agents_row(self.scores, self.thompson.figures(), self.population.losses())
-        row = {
+        self.log.metrics(self.env_steps, {
             "round": self.round,
             "best": {"agent": best, **rows[best]},
             "best_so_far": self.champions.success_rate,
@@ -325,13 +332,10 @@ class LaRes:
             "dropped_episodes": self.simulator.dropped,
             "llm": self.search.cost(self.args.price_in, self.args.price_out),
             "protocol": protocol(self.args, self.args.eval_episodes),
-        }
-        self.log.metrics(self.env_steps, row)
+        })  # fmt: skip
         self.log.population(self.search.functions)
         if self.champions.best is candidate and 0 < self.args.stop_success <= candidate.success_rate:
             self.confirm(1)
-            if candidate.success_rate >= self.args.stop_success:
-                self.status = "solved"
 
     def confirm(self, count: int) -> None:
         """Run the same fresh episodes with each of the `count` best policies so far, and rank them again."""
@@ -354,7 +358,6 @@ class LaRes:
             self.confirm(len(self.champions.candidates))
             weights = self.champions.candidates[0].weights[None]
             final = self.simulator.evaluate([0], weights, self.args.final_episodes, Use.FINAL_START)[0]
-        self.log.population(self.search.functions)
         best, dropped = self.champions.best, self.simulator.dropped
         sum_up(self.args, self.log, self.search, self.status, self.env_steps, best, final, dropped)
 
@@ -365,31 +368,28 @@ class LaRes:
         if self.is_new or self.round_given_up:
             return
         self.last_checkpoint = self.env_steps
-        now = self.last_evaluation == self.env_steps  # only a search round at this very step needs the scores
         self.checkpoints.save(
             {
                 **{name: getattr(self, name) for name in _COUNTERS},
                 "slots": {slot: function.id for slot, function in self.roster.functions.items()},
-                "scores": {agent: dataclasses.asdict(score) for agent, score in self.scores.items() if now},
+                "scores": {agent: dataclasses.asdict(score) for agent, score in self.scores.items()},
             }
         )
 
     def restore(self) -> None:
         """Resume from the last intact checkpoint, or from the beginning if there is none."""
-        state, paid_for = self.checkpoints.restore()
-        self.search.model.paid_for = [row for row in paid_for if not row["stopped"]]
+        state, exchanges = self.checkpoints.restore()
+        self.search.model.resume(exchanges)
         if state is None:
             return
         vars(self).update({name: state[name] for name in _COUNTERS})
         self.roster.functions = {int(slot): self.search.functions[number] for slot, number in state["slots"].items()}
         self.scores = {int(agent): Score.from_state(score) for agent, score in state["scores"].items()}
+        self.reward_workers.check([function.source for function in self.roster.functions.values()], self.search.probe)
         if self.champions.best:
             self.log.write_networks(self.champions.best.networks)
         self.log.say(f"resuming from the checkpoint at {self.env_steps:,} env steps")
         self.log.begin_progress(self.env_steps, self.args.total_timesteps)
-
-    def __enter__(self) -> "LaRes":
-        return self
 
     def __exit__(self, *_: object) -> None:
         """End all workers."""

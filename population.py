@@ -252,7 +252,7 @@ class Population:
         self._losses_since[:] = state["losses_since"]
         for group in self._groups:
             group.set_updates(self.updates - self._begun)
-        if self.device.type != "cpu":
+        if self.device.type != "cpu" and state["generator"] is not None:  # None: the run began on a CPU
             self._generator.set_state(state["generator"])
 
     def close(self) -> None:

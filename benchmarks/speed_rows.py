@@ -455,7 +455,7 @@ class Loop:
         learn_in(self.lares, 1)
         self.lares.evaluate()
         # Once is enough: it happens once in 200,000 env steps, and takes seconds.
-        self._search = timed(self.lares.search_round) / self.lares.args.LLM_freq
+        self._search = timed(self.lares.search_round) / self.lares.args.search_interval
 
     def _fill(self, rows: int) -> None:
         buffer = self.lares.buffer

@@ -44,7 +44,7 @@ def extract(text: str, known: Collection[str] = ()) -> Code:
     for part in wrappings.behind_thinking(text):
         for code in _whole_ones_first(reading.codes(part)):
             if not known or canonical(code.tree) not in known:
-                note = ("a function that is known already, behind it",) if passed_over else ()
+                note = ("a function that is already known, after it",) if passed_over else ()
                 return replace(code, unwrapped=(*code.unwrapped, *note))
             passed_over.append(code)
     if passed_over:
@@ -58,7 +58,7 @@ def _whole_ones_first(codes: Iterator[Code]) -> Iterator[Code]:
         if not is_whole(code):
             fragments.append(code)
         elif fragments:
-            yield replace(code, unwrapped=(*code.unwrapped, "a function that is not whole, behind it"))
+            yield replace(code, unwrapped=(*code.unwrapped, "an incomplete function, after it"))
         else:
             yield code
     yield from fragments

@@ -120,7 +120,7 @@ class _Checker(ast.NodeVisitor):
             elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
                 continue  # a docstring
             elif isinstance(statement, _NODES) and not isinstance(statement, (ast.FunctionDef, ast.Pass)):
-                self._reject("construct", statement, "beside functions there may be only constants")
+                self._reject("construct", statement, "outside functions only constants are allowed")
             self.visit(statement)
 
     def _check_constant(self, statement: ast.Assign | ast.AnnAssign) -> None:
@@ -131,7 +131,7 @@ class _Checker(ast.NodeVisitor):
             if isinstance(node, ast.Call) and id(node) not in in_lambdas:
                 function = node.func
                 if self._module_of(function) is None and dotted(function) not in _CALLED_BY_CONSTANTS:
-                    self._reject("construct", node, "a constant beside the functions may not be computed by this")
+                    self._reject("construct", node, "a constant outside the functions may not be computed by this call")
             elif isinstance(node, (ast.Subscript, ast.Attribute)) and not isinstance(node.ctx, ast.Load):
                 self._reject("construct", node, "only a name can be a constant")
 

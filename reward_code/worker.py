@@ -321,7 +321,7 @@ class _Constants:
             return value
         kind = f"array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
         allowed = "numbers, strings and arrays of numbers, and tuples, lists, dicts and sets of these"
-        raise Failed("mutation", f"{name} holds a value of the type {kind}; beside functions there may be {allowed}")
+        raise Failed("mutation", f"{name} holds a value of the type {kind}; outside functions there may be {allowed}")
 
 
 def _failure(error: BaseException, row: int | None) -> Failed:

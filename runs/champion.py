@@ -87,6 +87,10 @@ class Champions:
         del self.candidates[CANDIDATES:]
         return self.best is candidate
 
+    def reached(self, success_rate: float) -> bool:
+        """Return whether fresh episodes confirmed that the best one reaches this success rate; 0: it is not asked."""
+        return bool(success_rate and self.best and self.best.confirmed and self.best.success_rate >= success_rate)
+
     def confirm(self, found: Mapping[int, tuple[tuple[float, ...], Figures]]) -> None:
         """Rank the candidates again by (fitness, figures) of fresh episodes, given by their place in the order."""
         for place, (fitness, figures) in found.items():

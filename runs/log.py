@@ -56,11 +56,12 @@ class RunLog:
         self._learning_from = 0, 0.0
         self._total = 0
         self._before_cut: list[str] | None = None  # new lines of run.log, until it has been cut at a checkpoint
+        self._config = {"flags": {**config, "resume": None}, **_host()}
         if resume:
             self._before_cut = []
             self._compare_versions()
         else:
-            self.write_json("config.json", {"flags": dict(config), **_host()})
+            self.write_json("config.json", self._config)
         self.boards = Boards(self.directory, config)
         if self.boards.note:
             self.say(self.boards.note)
@@ -130,7 +131,8 @@ class RunLog:
     def load_state_dict(self, state: Mapping[str, Any], env_steps: int) -> list[dict[str, Any]]:
         """Cut off everything that was written after a checkpoint; return the rows of llm.jsonl that came after it.
 
-        They stay on disk in a file of their own, since the run may be killed again before they are rewritten.
+        They stay on disk in a file of their own, since the run may be killed again before they are rewritten. From
+        here on the flags of the run are those it was resumed with.
         """
         self._began = time.monotonic() - state["wall_time"]
         self.boards.purge_step = env_steps + 1
@@ -145,6 +147,8 @@ class RunLog:
             path = self.directory / name
             if path.exists():
                 _cut(path, state["sizes"].get(name, 0))
+        before = json.loads((self.directory / "config.json").read_text(encoding="utf-8"))
+        self.write_json("config.json", {**before, "flags": self._config["flags"]})
         lines, self._before_cut = self._before_cut or [], None
         for line in lines:
             _append(self.directory / "run.log", line)

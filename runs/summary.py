@@ -49,7 +49,7 @@ def sum_up(
     final: Score | None,
     dropped: int,
 ) -> None:
-    """Tell the user how the run ended, and write summary.json and the reward function of the chosen policy.
+    """Tell the user how the run ended, and write its summary, its population and the chosen reward function.
 
     Args:
         search: the reward search, which has the functions that the agents learned from and their cost.
@@ -58,6 +58,7 @@ def sum_up(
         final: how it did in fresh episodes that had no part in the choice, None when the run was interrupted.
         dropped: episodes that the simulator broke.
     """
+    log.population(search.functions)
     summary: dict[str, Any] = {"status": status, "final_success_rate": None}
     reward = log.directory / best_reward.NAME
     if best:

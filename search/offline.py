@@ -153,11 +153,14 @@ class ManualModel(LanguageModel):
         return Reply([text for _, text in texts])
 
     def told(self, outcomes: Sequence[tuple[str, str]]) -> None:
-        """Write what became of the last answers beside the prompt."""
+        """Write what became of the last answers beside the prompt, unless they came from before the run was resumed."""
+        if not self._places:
+            return
         lines = [
             f"{place}: {kind}{': ' if reason else ''}{plain_line(reason)}\n"
             for place, (kind, reason) in zip(self._places, outcomes, strict=False)
         ]
+        self._places = []
         with contextlib.suppress(OSError):  # the log has it all
             (self.directory / f"{self._number:04d}_verdict.txt").write_text("".join(lines), encoding="utf-8")
 

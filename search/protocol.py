@@ -5,7 +5,7 @@ Nothing here knows what the texts are about.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
@@ -138,22 +138,33 @@ class Recorded(LanguageModel):
         self.name = model.name
         self.usage = model.usage
         self.requests = 0
-        self.paid_for: list[dict[str, Any]] = []
+        self._paid_for: list[Mapping[str, Any]] = []
+
+    def resume(self, exchanges: Sequence[Mapping[str, Any]]) -> None:
+        """Continue after exchanges that were recorded before the run was killed but are in no checkpoint.
+
+        Requests that were answered are not sent again. Those that failed are: by now the service may be back.
+        """
+        self._paid_for = [row for row in exchanges if not row["error"]]
+        self._count(row for row in exchanges if row["error"])
+
+    def _count(self, exchanges: Iterable[Mapping[str, Any]]) -> None:
+        """Add what these exchanges cost."""
+        for row in exchanges if self.model.costs else ():
+            self.usage.add(row["calls"], row["tokens_in"], row["tokens_out"])
 
     def ask(self, request: Request) -> Reply:
-        """Return or raise what the model does, after recording it.
-
-        A request that was answered before the run was killed, a row of `paid_for`, is not sent again.
-        """
+        """Return or raise what the model does, after recording it."""
         started, before = time.monotonic(), replace(self.usage)
         reply, error = Reply([]), None
         try:
-            row = self.paid_for.pop(0) if self.paid_for else {}
+            row = self._paid_for[0] if self._paid_for else {}
             if self.model.costs and (row.get("messages"), row.get("count")) == (request.messages, request.count):
-                self.usage.add(row["calls"], row["tokens_in"], row["tokens_out"])
+                self._count([self._paid_for.pop(0)])
                 reply = recorded_reply(row)
             else:
-                self.paid_for.clear()
+                self._count(self._paid_for)
+                self._paid_for.clear()
                 reply = self.model.ask(request)
             return reply
         except (ServiceAway, BudgetSpent) as caught:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -199,8 +200,7 @@ class Crew:
         if (directory / "config.json").exists():
             return [script, f"--resume={directory}", *machine, *processes]
         if directory.exists():  # it was killed before it wrote anything
-            (directory / ".lock").unlink(missing_ok=True)
-            directory.rmdir()
+            shutil.rmtree(directory)
         return [script, *run.words, *processes, f"--log-dir={self._directory}", f"--exp_name={run.name}"]
 
     def _ended(self) -> list[tuple[PlannedRun, Record]]:

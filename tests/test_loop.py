@@ -379,6 +379,46 @@ def test_a_policy_that_only_seemed_to_solve_the_task_does_not_end_the_run(tmp_pa
         assert summary["chosen_function"] == lares.roster.functions[0].id
 
 
+def test_a_task_that_is_solved_needs_no_search_round_and_a_resumed_run_knows_it(tmp_path, monkeypatch):
+    with loop(tmp_path, flags="--stop_success 0.9") as lares:
+        begin(lares)
+        lares.collect()
+        ranked_as(lares, monkeypatch, [1, 0, 0, 0])
+        monkeypatch.setattr(lares.search, "improve", pytest.fail)
+        steps = lares.env_steps
+        lares.search_round()
+        lares.collect()
+        assert (lares.round, lares.env_steps) == (0, steps)
+        lares.interruption.signal = signal.SIGTERM  # before the loop comes to see that it is solved
+        assert not lares.goes_on()
+        lares.finish()
+        assert json.loads((lares.log.directory / "summary.json").read_text())["status"] == "interrupted"
+    with loop(tmp_path, flags=f"--stop_success 0.9 --resume {tmp_path / 'run'}") as lares:
+        assert not lares.goes_on()
+        assert (lares.status, lares.env_steps) == ("solved", steps)
+
+
+def test_updates_that_an_interruption_cut_short_are_made_in_the_last_iteration_too(scratch):
+    scratch.env_steps = scratch.args.total_timesteps
+    scratch.updates_left = 7
+    assert scratch.goes_on()
+    scratch.collect()
+    scratch.learn()
+    assert (scratch.population.updates, scratch.env_steps) == (7, scratch.args.total_timesteps)
+    assert not scratch.goes_on()
+    assert scratch.status == "finished"
+
+
+def test_a_resumed_run_compiles_its_reward_functions_again(tmp_path):
+    with loop(tmp_path) as lares:
+        begin(lares)
+        compiled = dict(lares.reward_workers._compiled)
+        assert any(compiled.values())
+    with loop(tmp_path, flags=f"--resume {tmp_path / 'run'}") as lares:
+        assert lares.reward_workers._compiled.items() <= compiled.items()
+        assert len(lares.reward_workers._compiled) == len({f.source for f in lares.roster.functions.values()})
+
+
 def test_losses_are_means_since_the_last_evaluation(scratch, monkeypatch):
     rows = []
     monkeypatch.setattr(scratch.log, "metrics", lambda env_steps, row: rows.append(row))
@@ -443,6 +483,12 @@ def test_with_overlap_the_agents_learn_from_what_was_there_before(tmp_path):
             np.testing.assert_array_equal(lares.collectors._weights.columns["weights"][:4], policies)
         assert lares.population.updates == lares.buffer.size - 120 - lares.updates_due > 0
         assert not np.array_equal(lares.population.policies(), policies)
+        # An interruption before it collects leaves both for the resumed run: the policies that collect come first.
+        lares.interruption.signal = signal.SIGTERM
+        updates, due = lares.population.updates, lares.updates_due
+        lares.collect()
+        lares.learn()
+        assert (lares.population.updates, lares.updates_due) == (updates, due)
 
 
 def test_eureka_trains_each_rounds_functions_from_nothing(tmp_path):

@@ -1,5 +1,8 @@
 """The shared buffer: rows stay together, rewards belong to their agent, old and new rows agree on the scale."""
 
+import gc
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -183,6 +186,20 @@ def test_without_sharing_an_agent_whose_rows_are_all_overwritten_draws_from_ever
     batch = draw(buffer, 2000, torch.Generator().manual_seed(4))
     for agent in range(3):
         assert set(batch.obs[agent, :, 0].long().tolist()) == set(range(20, 60))
+
+
+def test_a_buffer_that_is_gone_holds_no_file_open():
+    """A sweep makes one for each run that it plans."""
+    before = set(os.listdir("/proc/self/fd"))
+    buffer = ReplayBuffer(1, 2, 2, 2, 2, torch.device("cpu"))
+    rows = buffer.reward_table
+    assert len(set(os.listdir("/proc/self/fd")) - before) > 2
+    del buffer
+    gc.collect()
+    assert os.fstat(rows.fd)  # whoever still has a part of it can hand it on
+    del rows
+    gc.collect()
+    assert set(os.listdir("/proc/self/fd")) <= before
 
 
 def test_reward_workers_see_what_is_stored_and_nothing_else():

@@ -207,6 +207,10 @@ def test_a_finished_run_that_was_copied_can_be_made_longer(undisturbed, copied):
     assert after[: len(before) - 1] == before[:-1]
     assert after[-1]["env_steps"] >= 1700
     assert after[-1]["wall_time"] > before[-1]["wall_time"]
+    code, out, err = resume(copied)  # the flags are those with which it was resumed last
+    assert code == 0, err
+    assert json.loads((copied / "config.json").read_text())["flags"]["total_timesteps"] == 1700
+    assert rows(copied / "metrics.jsonl") == after
 
 
 @pytest.mark.parametrize(
@@ -235,6 +239,9 @@ def test_a_task_that_changed_since_is_refused(copied):
     assert code == 2
     assert "error: the task's extra changed since the run began" in err
     assert err.count("\n") == 1
+    assert (
+        json.loads((copied / "config.json").read_text())["flags"]["task_file"] is None
+    )  # what was refused is not kept
 
 
 def test_where_there_is_no_run_nothing_goes_on(tmp_path):

@@ -204,9 +204,9 @@ class _Worker:
 
 
 def _fill_undefined(distance: np.ndarray) -> None:
-    """Replace distances where the success criterion is not defined by the largest one of the episode, at least 1."""
+    """Replace distances where the success criterion is not defined by the episode's largest, or 1 without any."""
     undefined = ~np.isfinite(distance)
-    distance[undefined] = distance[~undefined].max(initial=1.0)
+    distance[undefined] = 1.0 if undefined.all() else distance[~undefined].max()
 
 
 def _serve() -> None:

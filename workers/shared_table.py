@@ -5,6 +5,7 @@ import fcntl
 import mmap
 import os
 import tempfile
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -43,6 +44,7 @@ class SharedTable:
                 fd = os.dup(file.fileno())
         os.ftruncate(fd, size)
         memory = mmap.mmap(fd, size)
+        weakref.finalize(memory, os.close, fd)  # with the columns, which keep `memory` alive
         if sealing and not writable:  # from here on nobody, this process included, can map the file for writing again
             with contextlib.suppress(OSError):  # kernels before 5.1; workers map it read-only anyway
                 fcntl.fcntl(fd, _F_ADD_SEALS, _F_SEAL_FUTURE_WRITE)

@@ -167,9 +167,9 @@ WRAPPED = {
     "pseudo-code before": ("", fenced("def compute_reward(...):\n    reward = closeness to the goal\n", GOOD)),
     "pseudo-code behind": ("", fenced(GOOD, "compute_reward(state):\n    reward <- closeness\n")),
     "a signature before": ("", fenced(f"{HEAD}\n    ...\n", GOOD)),
-    "a signature behind": ("not whole", fenced(GOOD, f"{HEAD}\n    pass\n")),
-    "an abridged version behind": ("not whole", fenced(GOOD, f"{HEAD}\n    ...\n    return reach + move\n")),
-    "a version that lacks names behind": ("not whole", fenced(GOOD, f"{HEAD}\n    return reach + move\n")),
+    "a signature behind": ("incomplete", fenced(GOOD, f"{HEAD}\n    pass\n")),
+    "an abridged version behind": ("incomplete", fenced(GOOD, f"{HEAD}\n    ...\n    return reach + move\n")),
+    "a version that lacks names behind": ("incomplete", fenced(GOOD, f"{HEAD}\n    return reach + move\n")),
     "a diff behind": ("", fenced(GOOD) + "\n" + fenced(diff(FORMER, GOOD).split("\n", 6)[-1], language="diff")),
     "a diff before": ("", fenced(diff(FORMER, GOOD), language="diff") + "\n" + fenced(GOOD)),
     "nothing but a diff": ("new side of a diff", fenced(diff(FORMER, GOOD), language="diff")),
@@ -182,14 +182,14 @@ WRAPPED = {
         fenced(HELP, ASKS_FOR_HELP, "far = 3.0\nprint(compute_reward(far, far, far, far))\n"),
     ),
     # the former function
-    "the former function behind it": ("known already", f"{fenced(GOOD)}\nThe former function was:\n{fenced(FORMER)}"),
-    "the former function in the same fence": ("known already", fenced(f"{GOOD}\n# the former one:\n{FORMER}")),
+    "the former function behind it": ("already known", f"{fenced(GOOD)}\nThe former function was:\n{fenced(FORMER)}"),
+    "the former function in the same fence": ("already known", fenced(f"{GOOD}\n# the former one:\n{FORMER}")),
     "the former function in a fence behind JSON": (
-        "known already",
+        "already known",
         f"{json.dumps({'code': GOOD})}\nThe former function was:\n{fenced(FORMER)}",
     ),
-    "the former function without fences": ("known already", f"{GOOD}\nThe former function was:\n\n{FORMER}"),
-    "the former function with imports": ("known already", fenced(GOOD, f"import numpy as np\n{FORMER}")),
+    "the former function without fences": ("already known", f"{GOOD}\nThe former function was:\n\n{FORMER}"),
+    "the former function with imports": ("already known", fenced(GOOD, f"import numpy as np\n{FORMER}")),
 }
 
 # Where there is more than one meaning, or something is used that is not there.

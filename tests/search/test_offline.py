@@ -72,6 +72,29 @@ def test_a_row_tells_the_whole_exchange():
     assert rows[1]["error"] == {"kind": "ServiceAway", "message": "gone"}
 
 
+class Paid(Scripted):
+    costs = True
+
+
+def test_only_answers_are_not_asked_for_again_but_all_that_was_sent_counts():
+    """A key that was wrong, or a service that was away, must not fail a run again when it is resumed."""
+    rows = []
+    killed = Recorded(
+        Paid(Reply(["a"]), ServiceAway("the key is wrong (401)"), Reply(["b"]), Reply(["c"])), rows.append
+    )
+    for count in (1, 2, 3, 4):
+        outcome(killed, count)
+    resumed = Recorded(Paid(Reply(["x"]), Reply(["y"])), rows.append)
+    resumed.resume(rows[:4])
+    assert resumed.usage == Usage(1, 100, 7)  # the request that failed was sent
+    assert outcome(resumed, 1).texts == ["a"]
+    assert outcome(resumed, 3).texts == ["b"]
+    assert resumed.usage == Usage(3, 300, 21)
+    assert outcome(resumed, 5).texts == ["x"]  # another request than the recorded one, so that the rest is of no use
+    assert resumed.usage == Usage(5, 500, 35)
+    assert outcome(resumed, 4).texts == ["y"]
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -347,3 +370,13 @@ def test_a_resumed_run_takes_up_the_prompt_that_was_open(tmp_path, quick):
     assert resumed.ask(request()).texts == ["answered meanwhile\n"]
     with pytest.raises(ServiceAway, match="0002_answer"):
         resumed.ask(request(seconds=0.1))
+
+
+def test_a_verdict_stays_when_a_resumed_run_has_the_next_answers_already(tmp_path, quick):
+    model = connect(f"manual:{tmp_path}", builtin=BUILTIN)
+    model.ask(request(log=answering(tmp_path, {"0001_answer.txt": "one"}, [])))
+    model.told([("accepted", "")])
+    resumed = connect(f"manual:{tmp_path}", builtin=BUILTIN)
+    resumed.load_state_dict(model.state_dict())
+    resumed.told([("accepted", "")])  # of answers in llm.jsonl, for which it was not asked
+    assert (tmp_path / "0001_verdict.txt").read_text() == "0001_answer.txt: accepted\n"

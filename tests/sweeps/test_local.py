@@ -169,6 +169,16 @@ def test_runs_end_when_the_sweep_is_broken_off(sweep_of):
     assert not alive(lives(sweep)[0][0]["pid"])
 
 
+def test_a_run_that_was_killed_before_it_wrote_anything_begins_again(sweep_of):
+    sweep = sweep_of(20)
+    directory = sweep.directory_of(sweep.runs[0])
+    directory.mkdir()
+    for name in (".lock", ".config.json.unfinished"):
+        (directory / name).touch()
+    [record] = see_through(sweep)
+    assert (record.status, record.tries) == ("done", 1)
+
+
 def test_a_run_that_another_process_still_has_is_waited_for(sweep_of):
     sweep, looks = sweep_of(20, 21), []
     directory = sweep.directory_of(sweep.runs[0])

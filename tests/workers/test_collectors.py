@@ -16,7 +16,7 @@ from population import Population
 from replay_buffer import ReplayBuffer
 from task_specs import get_task
 from tasks.episode import UNIFORM, Order
-from workers.collectors import _ACTIVATIONS, Collectors, PolicyShape
+from workers.collectors import _ACTIVATIONS, Collectors, PolicyShape, _fill_undefined
 
 TASK = get_task("window-close")
 CONFIG = Arguments("from_scratch", hidden_size=32).sac_config(TASK.obs_size, TASK.action_size)
@@ -120,6 +120,13 @@ def test_a_worker_that_is_killed_is_replaced_and_its_episode_collected_again(pop
     os.kill(pool._workers[0].pid, signal.SIGKILL)
     assert_same(pool.run([ORDERS[1]])[0], episodes[1])
     pool.close()
+
+
+@pytest.mark.parametrize(("distance", "filled"), [([0.3, np.nan, 0.1], [0.3, 0.3, 0.1]), ([np.nan, np.inf], [1, 1])])
+def test_an_undefined_distance_is_the_farthest_of_its_episode(distance, filled):
+    distance = np.array(distance, np.float32)
+    _fill_undefined(distance)
+    np.testing.assert_array_equal(distance, np.array(filled, np.float32))
 
 
 def test_workers_import_no_torch():
