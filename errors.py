@@ -7,6 +7,8 @@ from collections.abc import Iterable
 # Control characters except tab and newline, Unicode line separators and bidirectional marks, lone surrogates.
 _NOT_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
+FAILURES = (Exception, SystemExit)  # what code that is not ours may raise when it fails
+
 WARNING = "warning: "  # prefix of every warning in the log
 
 

@@ -36,7 +36,7 @@ def extract(text: str, known: Collection[str] = ()) -> Code:
     """
     if len(text) > _LONGEST_TEXT:
         raise Rejected("no-code", f"the answer has {len(text)} characters; it may have {_LONGEST_TEXT}")
-    text = wrappings.plain(text)
+    text = wrappings.without_markdown_escapes(wrappings.plain(text))
     if not text.strip():
         raise Rejected("no-code", "the answer is empty")
     reading = _Reading(known)
@@ -192,6 +192,12 @@ class _Reading:
 
 
 def _no_function(text: str) -> Rejected:
+    if DEFINES.search(text):
+        return Rejected(
+            "no-code",
+            "the answer names compute_reward, but no Python code with it can be read from it; "
+            "put the code into one fenced block, outside of any JSON",
+        )
     others = re.findall(r"^[ \t]*def[ \t]+(\w+)", text, re.MULTILINE)
     named = f"; it defines {', '.join(list(dict.fromkeys(others))[:3])}" if others else ""
     return Rejected("no-code", f"the answer has no function named compute_reward{named}")

@@ -6,6 +6,7 @@ is the sandbox of the process that runs what gets through (`reward_code.worker`)
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -100,6 +101,7 @@ class _Checker(ast.NodeVisitor):
     def __init__(self, source: str) -> None:
         self._source = source
         self._local: list[frozenset[str]] = []  # the names bound in each function around the current node
+        self._plain: frozenset[str] = frozenset()  # the constants outside the functions that a default may be
 
     def visit(self, node: ast.AST) -> None:
         """Check one node and all below it."""
@@ -114,6 +116,13 @@ class _Checker(ast.NodeVisitor):
         raise Rejected(kind, f"`{first_line}`: {reason}" if first_line else reason)
 
     def visit_Module(self, module: ast.Module) -> None:
+        assigned = [node for node in module.body if isinstance(node, ast.Assign) and len(node.targets) == 1]
+        often = Counter(name for name, _ in bindings(module))
+        self._plain = frozenset(
+            target.id
+            for target, value in ((node.targets[0], node.value) for node in assigned)
+            if isinstance(target, ast.Name) and often[target.id] == 1 and _is_plain(value)
+        )
         for statement in module.body:
             if isinstance(statement, (ast.Assign, ast.AnnAssign)):
                 self._check_constant(statement)
@@ -130,7 +139,9 @@ class _Checker(ast.NodeVisitor):
         for node in ast.walk(statement):
             if isinstance(node, ast.Call) and id(node) not in in_lambdas:
                 function = node.func
-                if self._module_of(function) is None and dotted(function) not in _CALLED_BY_CONSTANTS:
+                method = isinstance(function, ast.Attribute) and function.attr in _ATTRIBUTES - _CHANGING
+                allowed = method or self._module_of(function) or dotted(function) in _CALLED_BY_CONSTANTS
+                if not allowed:
                     self._reject("construct", node, "a constant outside the functions may not be computed by this call")
             elif isinstance(node, (ast.Subscript, ast.Attribute)) and not isinstance(node.ctx, ast.Load):
                 self._reject("construct", node, "only a name can be a constant")
@@ -152,8 +163,10 @@ class _Checker(ast.NodeVisitor):
         if arguments.posonlyargs or arguments.vararg or arguments.kwarg:
             self._reject("signature", function, "parameters with *, ** or / are not allowed; name each one")
         for default in [*arguments.defaults, *arguments.kw_defaults]:
-            if default is not None and not _is_literal(default):
-                self._reject("construct", default, "a default must be a plain constant")
+            if default is not None:
+                self.visit(default)
+                if not _is_plain(default, self._plain):
+                    self._reject("construct", default, "a default must be a number, a string, or a tuple of these")
         for argument in [*arguments.args, *arguments.kwonlyargs]:
             self._check_binding(argument, argument.arg)
             if argument.annotation is not None:
@@ -199,6 +212,11 @@ class _Checker(ast.NodeVisitor):
                 self._reject("attribute", attribute, "np.ndarray takes raw memory; use np.array or np.zeros")
             return
         self.visit(attribute.value)
+        owner = attribute.value.id if isinstance(attribute.value, ast.Name) else ""
+        if owner in ("self", "cls", "env"):
+            self._reject("attribute", attribute, f"there is no {owner}; a reward depends on its arguments alone")
+        if owner in BUILTINS and not any(owner in names for names in self._local):
+            self._reject("attribute", attribute, f"methods of {owner} itself are not allowed; call them on a value")
         if name not in _ATTRIBUTES:
             self._reject("attribute", attribute, f"the attribute .{name} is not allowed in a reward function")
 
@@ -297,12 +315,18 @@ def _refusal_in_module(module: str, name: str) -> str:
     return f"{module}.{name} is not allowed in a reward function{nearest(name, MODULE_NAMES[module])}"
 
 
-def _is_literal(node: ast.expr) -> bool:
+def _is_plain(node: ast.expr, constants: frozenset[str] = frozenset()) -> bool:
+    """Return whether this is made of literals, and of `constants`, which are, so that no call can change it."""
     if isinstance(node, ast.Tuple):
-        return all(_is_literal(element) for element in node.elts)
+        return all(_is_plain(element, constants) for element in node.elts)
     if isinstance(node, ast.UnaryOp):
-        return isinstance(node.op, (ast.UAdd, ast.USub)) and _is_literal(node.operand)
-    return isinstance(node, ast.Constant)
+        return _is_plain(node.operand, constants)
+    if isinstance(node, ast.BinOp):
+        return _is_plain(node.left, constants) and _is_plain(node.right, constants)
+    return isinstance(node, ast.Constant) or dotted(node) in {*_NUMBERS, *constants}
+
+
+_NUMBERS = ("np.inf", "np.pi", "np.e", "math.inf", "math.pi", "math.e")
 
 
 def _integer(node: ast.expr) -> int | None:

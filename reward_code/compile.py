@@ -8,18 +8,22 @@ Nothing here guarantees that the compiled form is right: its user compares it wi
 
 import ast
 import math
+import operator
 import types
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numba
 import numpy as np
 from numba import types as kinds
+from numba.core import config, ir
 from numba.extending import overload, register_jitable
 
 import reward_utils
 from reward_code import names
 from reward_code.simplify import simplified
+from reward_code.syntax import ANNOTATIONS_STAY_TEXT
 
 # Bounds are checked, and a division by zero raises, as in Python; nothing is reordered. What only machine code calls
 # needs no wrapper for Python, and nothing needs one for C; the wrappers are a tenth of the compilation time.
@@ -27,6 +31,8 @@ _OPTIONS: dict[str, Any] = {
     **{"nopython": True, "boundscheck": True, "error_model": "python", "fastmath": False},
     "no_cfunc_wrapper": True,
 }
+# Where no statement on the way has set a variable, Numba lets it be zero; this makes it say so.
+config.ALWAYS_WARN_UNINIT_VAR = 1  # type: ignore[attr-defined]
 _CALLED_BY_MACHINE_CODE: dict[str, Any] = {**_OPTIONS, "no_cpython_wrapper": True}
 
 
@@ -47,7 +53,7 @@ def compile_rows(source: str, shapes: Sequence[tuple[int, ...]]) -> Callable[...
     namespace = names.namespace({"np": _NUMPY, "np.linalg": {"norm": _norm}, "math": _MATH})
     namespace.update(_BUILTINS)
     tree = simplified(ast.parse(source))
-    exec(compile(tree, "<reward>", "exec", names.ANNOTATIONS_STAY_TEXT, dont_inherit=True), namespace)
+    exec(compile(tree, "<reward>", "exec", ANNOTATIONS_STAY_TEXT, dont_inherit=True), namespace)
     for name, value in namespace.items():
         if isinstance(value, types.FunctionType) and value.__globals__ is namespace:
             namespace[name] = numba.jit(**_CALLED_BY_MACHINE_CODE)(value)
@@ -64,8 +70,27 @@ def rows(rewards, {", ".join(arguments)}):
     exec(loop, namespace)
     rows = numba.jit(**_OPTIONS)(namespace["rows"])
     inputs = [kinds.Array(kinds.float64, 1 + len(shape), "C", readonly=True) for shape in shapes]
-    rows.compile((kinds.Array(kinds.float64, 1, "C"), *inputs))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", '[^\n]*uninitialized variable[^\n]*\\s+File "<reward>"')
+        rows.compile((kinds.Array(kinds.float64, 1, "C"), *inputs))
+    for function in namespace.values():
+        _refuse_sums_of_booleans(function)
     return rows
+
+
+def _refuse_sums_of_booleans(function: Any) -> None:
+    """Raise TypeError where booleans are added or negated, which means another thing for each kind of boolean.
+
+    ``True + True`` is 2 for Python's booleans, as for Numba, and True for NumPy's; Numba has only one kind.
+    """
+    for annotation in [compiled.type_annotation for compiled in getattr(function, "overloads", {}).values()]:
+        for part in annotation.calltypes:
+            if isinstance(part, ir.Expr) and part.op in ("binop", "inplace_binop", "unary") and part.fn in _OF_NUMBERS:
+                if all(isinstance(annotation.typemap[operand.name], kinds.Boolean) for operand in part.list_vars()):
+                    raise TypeError("a sum of booleans may be a boolean or a number")
+
+
+_OF_NUMBERS = (operator.add, operator.iadd, operator.sub, operator.isub, operator.neg, operator.pos)
 
 
 def warm_up() -> None:
@@ -76,7 +101,6 @@ def warm_up() -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # What Numba does not support, or does differently from Python
 
-#
 # A stand-in is what a name in the code means here. An overload implements it for Numba: given the types of the
 # arguments, it returns a function to compile, or None for "not for these"; the reward then stays interpreted.
 

@@ -1,7 +1,5 @@
 """What a reward function may use besides its arguments: the names that the check allows and its namespace has."""
 
-import __future__
-
 import builtins
 import math
 import sys
@@ -12,9 +10,6 @@ from typing import Any
 import numpy as np
 
 import reward_utils
-
-# How reward code is compiled to bytecode: annotations are never evaluated.
-ANNOTATIONS_STAY_TEXT = __future__.annotations.compiler_flag
 
 
 def words(text: str) -> frozenset[str]:
@@ -52,7 +47,7 @@ MODULE_NAMES: dict[str, frozenset[str]] = {
 BUILTINS = words("""
     abs all any bool dict divmod enumerate filter float frozenset int isinstance len list map max min pow range reversed
     round set slice sorted sum tuple zip
-    ArithmeticError AssertionError RuntimeError TypeError ValueError ZeroDivisionError
+    ArithmeticError AssertionError Exception RuntimeError TypeError ValueError ZeroDivisionError
     """)
 
 MOST_COMPONENTS = 64  # of a reward that are kept; further ones are left out

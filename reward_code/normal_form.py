@@ -1,14 +1,15 @@
 """The form of a model's code that is checked, run and compiled: no imports, no prints, one name for each thing.
 
-What no reward depends on is dropped from the syntax tree: print statements, a main part, examples of the function's
-use, names for types, module metadata, and imports and parameters that nothing uses. Names for modules and for what
+What no reward depends on is dropped from the syntax tree: print statements, a main part, tests and examples of the
+function, settings of libraries, names for types, module metadata, and definitions, imports and parameters that nothing
+uses. Names for modules and for what
 NumPy 2 has renamed are replaced by ours. Readers still see the source as it was written.
 """
 
 import ast
 
 from reward_code.names import BUILTINS, IN_WORDS, MODULE_NAMES
-from reward_code.syntax import Rejected, bindings, dotted, names_lacked, names_read, parse, unparse
+from reward_code.syntax import Rejected, bindings, dotted, globals_read, names_read, parse, unparse
 
 # Modules that a reward function may import, with the name under which they are available anyway.
 _IMPORTS = {
@@ -22,8 +23,11 @@ _IMPORTS = {
 }
 _IMPORTS_FOR_ANNOTATIONS = ("__future__", "typing", "typing_extensions", "collections.abc", "numpy.typing")
 
-# Names that NumPy 2.0 (and 1.24, for those of Python's own types) has removed, and what its release notes say instead.
+# Names that NumPy 2.0 (and 1.24, for those of Python's own types) has removed, and what its release notes say instead;
+# and those that it has added, which Numba does not know.
 _RENAMED = {
+    **{f"np.a{name}": f"np.arc{name}" for name in ("cos", "cosh", "sin", "sinh", "tan", "tan2", "tanh")},
+    **{"np.concat": "np.concatenate", "np.pow": "np.power"},
     **dict.fromkeys(("np.Inf", "np.Infinity", "np.infty", "np.PINF"), "np.inf"),
     **{"np.NINF": "-np.inf", "np.NaN": "np.nan", "np.NAN": "np.nan", "np.PZERO": "0.0", "np.NZERO": "-0.0"},
     **{"np.float_": "np.float64", "np.float": "np.float64", "np.int": "np.int64", "np.bool8": "np.bool_"},
@@ -144,7 +148,7 @@ class _NormalForm(ast.NodeTransformer):
         new = _RENAMED.get(old or "")
         if new is None or "np" in self._own:
             return node
-        self.notes.append(f"{new} for {old}, a name of NumPy 1")
+        self.notes.append(f"{new} for {old}")
         return _expression(new, node)
 
     def _read_import(self, statement: ast.Import | ast.ImportFrom, used: set[str]) -> None:
@@ -224,34 +228,75 @@ def _is_print(node: ast.AST) -> bool:
 def _about_itself(tree: ast.Module) -> list[ast.stmt]:
     """Return the statements outside the functions that no reward depends on.
 
-    They are a main part, module metadata (``__all__``), prints, prose, examples of the function's use, which call it,
-    and what only these read.
+    They are a main part, module metadata (``__all__``), prints, prose, assertions, settings of libraries, examples that
+    call the function, functions and classes that it does not call, and constants that only all of these read.
     """
-    needless = [statement for statement in tree.body if _is_main_part(statement) or _is_said_of_module(statement)]
-    needless += [statement for statement in tree.body if _is_prose(statement) or _is_example(statement)]
-    more, needed = needless, set[str]()
-    while more:
-        needed = set().union(*(names_lacked(statement) for statement in tree.body if statement not in needless))
-        shown = set(names_read(*needless))
-        more = [
-            statement
-            for statement in tree.body
-            if statement not in needless
-            and isinstance(statement, (ast.Assign, ast.AnnAssign))
-            and not shown.isdisjoint(bound := {name for name, _ in bindings(statement)})
-            and needed.isdisjoint(bound)
-        ]
-        needless += more
+    kinds = (_is_main_part, _is_said_of_module, _is_prose, _is_setting, _is_example)
+    needless = [statement for statement in tree.body if any(is_kind(statement) for is_kind in kinds)]
+    needed = _needed_by_the_reward(tree)
+    if needed:
+        needless += [one for one in tree.body if _only_defines(one) and needed.isdisjoint(_bound(one))]
+    shown = set(names_read(*needless))
+    for one in reversed(tree.body):
+        constant = isinstance(one, (ast.Assign, ast.AnnAssign)) and one not in needless
+        if constant and not shown.isdisjoint(_bound(one)) and needed.isdisjoint(_bound(one)):
+            needless.append(one)
+            shown.update(names_read(one))
     return [
-        statement
-        for statement in needless
-        if not _is_example(statement) or needed.isdisjoint(name for name, _ in bindings(statement))
+        one for one in needless if not isinstance(one, (ast.Assign, ast.AnnAssign)) or needed.isdisjoint(_bound(one))
     ]
+
+
+def _needed_by_the_reward(tree: ast.Module) -> set[str]:
+    """Return the names outside the functions that ``compute_reward`` needs, itself included; none if there is none."""
+    needed, waiting = set[str](), {"compute_reward"} & {name for one in tree.body for name in _bound(one)}
+    while waiting:
+        needed |= waiting
+        waiting = {name for one in tree.body if not waiting.isdisjoint(_bound(one)) for name in _needs(one)} - needed
+    return needed
+
+
+def _needs(statement: ast.stmt) -> set[str]:
+    try:
+        return set(globals_read(statement))
+    except Rejected:  # as the check will say better
+        return set(names_read(statement))
+
+
+def _bound(statement: ast.stmt) -> set[str]:
+    """Return the names that a definition binds outside the functions."""
+    if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
+        return {statement.name}
+    constant = isinstance(statement, (ast.Assign, ast.AnnAssign))
+    return {name for name, _ in bindings(statement)} if constant else set()
+
+
+def _only_defines(statement: ast.stmt) -> bool:
+    """Return whether this is a function or a class of functions, which do nothing unless they are called."""
+    if isinstance(statement, ast.FunctionDef):
+        defaults = [default for default in (*statement.args.defaults, *statement.args.kw_defaults) if default]
+        return not statement.decorator_list and all(isinstance(default, ast.Constant) for default in defaults)
+    if isinstance(statement, ast.ClassDef):
+        plain = not statement.decorator_list and not statement.keywords
+        return plain and all(_is_prose(part) or _only_defines(part) for part in statement.body)
+    return isinstance(statement, ast.Pass)
+
+
+_SETTINGS = (
+    *("np.random.seed", "numpy.random.seed", "random.seed", "np.set_printoptions", "numpy.set_printoptions"),
+    *("np.seterr", "numpy.seterr", "warnings.filterwarnings", "warnings.simplefilter", "logging.basicConfig"),
+    *("logging.getLogger", "TypeVar", "typing.TypeVar"),
+)
+
+
+def _is_setting(statement: ast.stmt) -> bool:
+    call = statement.value if isinstance(statement, (ast.Expr, ast.Assign)) else None
+    return isinstance(statement, ast.Assert) or (isinstance(call, ast.Call) and dotted(call.func) in _SETTINGS)
 
 
 def _is_main_part(statement: ast.stmt) -> bool:
     test = statement.test if isinstance(statement, ast.If) and not statement.orelse else None
-    return isinstance(test, ast.Compare) and dotted(test.left) == "__name__"
+    return dotted(test.left if isinstance(test, ast.Compare) else test) in ("__name__", "TYPE_CHECKING")
 
 
 def _is_said_of_module(statement: ast.stmt) -> bool:

@@ -126,7 +126,8 @@ class _RewardOnly(ast.NodeTransformer):
 
 def _drop_unread(function: ast.FunctionDef) -> bool:
     """Replace statements that only change names which nothing reads by ``pass``; return whether there were any."""
-    changes = {id(node): name for node in ast.walk(function) if (name := _changed_name(node))}
+    shared = _may_be_shared(function)
+    changes = {id(node): name for node in ast.walk(function) if (name := _changed_name(node)) and name.id not in shared}
     of_changes = set(map(id, changes.values()))
     read = {
         node.id
@@ -163,6 +164,40 @@ def _changed_name(statement: ast.AST) -> ast.Name | None:
     while isinstance(changed, ast.Subscript):
         changed = changed.value
     return changed if isinstance(changed, ast.Name) else None
+
+
+def _may_be_shared(function: ast.FunctionDef) -> set[str]:
+    """Return the names that are changed in place while another name may have the same value, such as an array."""
+    shared = {argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)}
+    changed_in_place = set()
+    for node in ast.walk(function):
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        names = [part.id for target in targets if isinstance(target, (ast.Name, ast.Tuple)) for part in _names(target)]
+        if isinstance(node, ast.For) or (isinstance(node, (ast.Assign, ast.NamedExpr)) and not _is_new(node.value)):
+            shared.update(names)
+        if not (isinstance(node, ast.Assign) and names) and (name := _changed_name(node)):
+            changed_in_place.add(name.id)
+    return shared & changed_in_place
+
+
+def _names(target: ast.expr) -> list[ast.Name]:
+    return [part for part in ast.walk(target) if isinstance(part, ast.Name)]
+
+
+def _is_new(value: ast.expr) -> bool:
+    """Return whether an expression cannot return what another name has."""
+    function = value.func if isinstance(value, ast.Call) else None
+    if isinstance(function, ast.Name):
+        return function.id in _COPIES
+    return isinstance(value, _NEW_VALUES) or (isinstance(function, ast.Attribute) and function.attr in _NEW_ARRAYS)
+
+
+_COPIES = ("dict", "list", "set", "float", "int", "bool", "len", "__abs", "__float", "__sum")
+_NEW_ARRAYS = ("array", "copy", "norm", "ones", "zeros")
+_NEW_VALUES = (
+    *(ast.Constant, ast.BinOp, ast.UnaryOp, ast.Compare, ast.JoinedStr, ast.Dict, ast.List, ast.Set),
+    *(ast.DictComp, ast.ListComp, ast.SetComp),
+)
 
 
 class _Drop(ast.NodeTransformer):

@@ -1,9 +1,16 @@
 """A source's syntax tree, or the reason why it has none, and what a tree tells."""
 
+import __future__
+
 import ast
+import dis
+import types
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+# How reward code is compiled to bytecode: annotations are never evaluated.
+ANNOTATIONS_STAY_TEXT = __future__.annotations.compiler_flag
 
 _LONGEST_SOURCE = 30_000
 
@@ -99,6 +106,31 @@ def names_read(*trees: ast.AST) -> Iterator[str]:
             yield node.id
         types = {id(getattr(node, part, None)) for part in ("annotation", "returns")}
         waiting += [child for child in ast.iter_child_nodes(node) if id(child) not in types]
+
+
+def globals_read(*trees: ast.stmt) -> list[str]:
+    """Return every name that statements outside functions look up outside functions, in order.
+
+    Raises Rejected for what parses and is no Python all the same, such as a ``return`` outside a function.
+    """
+    module = ast.fix_missing_locations(ast.Module(list(trees), []))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            code = compile(module, "<reward>", "exec", flags=ANNOTATIONS_STAY_TEXT, dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        reason = getattr(error, "msg", str(error)) or "nested too deeply"
+        raise Rejected("syntax", f"the code is not Python: {reason}") from None
+    return list(_looked_up(code))
+
+
+def _looked_up(code: types.CodeType) -> Iterator[str]:
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            yield instruction.argval
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _looked_up(constant)
 
 
 def names_imported(tree: ast.AST) -> Iterator[str]:

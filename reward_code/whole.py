@@ -1,17 +1,14 @@
 """What the check requires of the code as a whole: its signature, depth and names, no clock, and no recursion."""
 
 import ast
-import dis
 import graphlib
 import re
-import types
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from errors import nearest
-from reward_code.names import ANNOTATIONS_STAY_TEXT, BUILTINS, IN_WORDS, MODULE_NAMES
-from reward_code.syntax import Rejected, bindings
+from reward_code.names import BUILTINS, IN_WORDS, MODULE_NAMES
+from reward_code.syntax import Rejected, bindings, globals_read
 
 _DEEPEST_TREE = 100  # nested nodes; later tree walks take up to seven calls for each
 _CLOCK = re.compile(r"now|today", re.I)  # NumPy reads these as the current time, given one of the types below
@@ -59,33 +56,18 @@ def _check_clock(tree: ast.Module) -> None:
 
 def _check_names(tree: ast.Module) -> None:
     """Raise Rejected unless every name that is looked up outside the functions is defined here or allowed."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            code = compile(tree, "<reward>", "exec", flags=ANNOTATIONS_STAY_TEXT, dont_inherit=True)
-    except (SyntaxError, ValueError) as error:
-        reason = getattr(error, "msg", str(error))
-        raise Rejected("syntax", f"the code is not Python: {reason}") from None
+    read = globals_read(*tree.body)
     known = {"__annotations__", *MODULE_NAMES, *MODULE_NAMES["reward_utils"], *BUILTINS}
     for statement in tree.body:
         known.update(name for name, _ in bindings(statement) if isinstance(statement, (ast.Assign, ast.AnnAssign)))
         if isinstance(statement, ast.FunctionDef):
             known.add(statement.name)
-    for name in _looked_up(code):
+    for name in read:
         if name not in known:
             hint = nearest(name, known - BUILTINS)
             raise Rejected(
                 "name", f"`{name}` is not defined{hint}; besides its arguments a reward function has {IN_WORDS}"
             )
-
-
-def _looked_up(code: types.CodeType) -> Iterator[str]:
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            yield instruction.argval
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _looked_up(constant)
 
 
 def _check_recursion(tree: ast.Module) -> None:

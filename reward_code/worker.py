@@ -14,14 +14,15 @@ import sys
 import time
 import types
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from reward_code import names, sandbox
 from reward_code.compile import compile_rows, warm_up
-from reward_code.syntax import printable_line
+from reward_code.constants import Constants
+from reward_code.syntax import ANNOTATIONS_STAY_TEXT, Rejected, printable_line
 from workers.process import Arrays, Header, serve
 from workers.shared_table import SharedTable
 
@@ -36,10 +37,6 @@ _SHARED = (
     "reward_utils",
     "reward_code.names",
 )  # modules that all functions share
-_STATELESS = (
-    *(int, float, complex, str, range, np.number, np.bool_),
-    *(types.NoneType, types.EllipsisType, types.GenericAlias, types.UnionType),
-)
 _MOST_GAPS = 0.05  # share of rows that the compiled function may leave to the interpreted one
 
 
@@ -278,50 +275,22 @@ def _define(source: str) -> tuple[Callable[..., Any], list[str]]:
     namespace = names.namespace()
     given = dict(namespace)
     try:
-        exec(compile(source, "<reward>", "exec", names.ANNOTATIONS_STAY_TEXT, dont_inherit=True), namespace)
+        exec(compile(source, "<reward>", "exec", ANNOTATIONS_STAY_TEXT, dont_inherit=True), namespace)
     except BaseException as error:
         raise _failure(error, None) from None
     modules = [vars(value) for value in given.values() if isinstance(value, types.ModuleType)]
-    constants = _Constants(value for names in (given, given["__builtins__"], *modules) for value in names.values())
-    for name, value in namespace.items():
-        if value is not given.get(name):
-            namespace[name] = constants.frozen(name, value)
+    constants = Constants(value for names in (given, given["__builtins__"], *modules) for value in names.values())
+    try:
+        namespace.update(
+            {name: constants.frozen(name, value) for name, value in namespace.items() if value is not given.get(name)}
+        )
+    except Rejected as rejected:
+        raise Failed(rejected.kind, rejected.reason) from None
     function = namespace.get("compute_reward")
     if not isinstance(function, types.FunctionType):
         raise Failed("no-code", "the code defines no function named compute_reward")
     code = function.__code__
     return function, list(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
-
-
-class _Constants:
-    """What is defined outside the functions, frozen so that no call can leave anything in it for the next.
-
-    Args:
-        given: what the code's namespace has at the start; the code may give it other names.
-    """
-
-    def __init__(self, given: Iterable[Any]) -> None:
-        self._given = {id(value) for value in given}
-
-    def frozen(self, name: str, value: Any) -> Any:
-        """The value of the constant `name`, or of a part of it. Raises Failed for what might keep a state."""
-        if isinstance(value, np.ndarray) and value.dtype.kind in "biufcU":
-            value.setflags(write=False)
-            return value
-        if isinstance(value, (list, tuple)):
-            return tuple(self.frozen(name, part) for part in value)
-        if isinstance(value, (set, frozenset)):
-            return frozenset(self.frozen(name, part) for part in value)
-        if isinstance(value, dict):
-            return types.MappingProxyType({key: self.frozen(name, part) for key, part in value.items()})
-        if isinstance(value, slice):
-            return slice(*(self.frozen(name, part) for part in (value.start, value.stop, value.step)))
-        own = isinstance(value, types.FunctionType) and value.__closure__ is None
-        if own or isinstance(value, _STATELESS) or id(value) in self._given:
-            return value
-        kind = f"array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
-        allowed = "numbers, strings and arrays of numbers, and tuples, lists, dicts and sets of these"
-        raise Failed("mutation", f"{name} holds a value of the type {kind}; outside functions there may be {allowed}")
 
 
 def _failure(error: BaseException, row: int | None) -> Failed:

@@ -16,20 +16,22 @@ from typing import Any
 from reward_code.syntax import Rejected, parse
 
 # What word processors and chat windows put in the place of plain characters.
-_INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u200c\u200d\u2060\u00ad"))
+_INVISIBLE = dict.fromkeys(
+    map(ord, "\0\ufeff\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\u00ad")
+)
 _SPACES = dict.fromkeys(
     map(ord, "\u00a0\u1680\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"), " "
 )
+_QUOTES = str.maketrans({**dict.fromkeys("‘’‚‛′`´", "'"), **dict.fromkeys("“”„‟″«»", '"')})
 _TYPOGRAPHIC = str.maketrans(
     {
-        **dict.fromkeys("‘’‚‛′`´", "'"),
-        **dict.fromkeys("“”„‟″«»", '"'),
         **dict.fromkeys("‐‑‒–—―−", "-"),
         **dict.fromkeys("×∗⋅·", "*"),
         **dict.fromkeys("÷∕⁄", "/"),
         **dict.fromkeys("≤⩽≦", "<="),
         **dict.fromkeys("≥⩾≧", ">="),
         "\u2028": "\n",
+        "→": "->",
         "≠": "!=",
         "…": "...",
     }
@@ -50,7 +52,12 @@ _FULL_WIDTH = str.maketrans(
 )
 
 _FENCE = re.compile(r"(?P<indent>[ \t>]*)(?P<fence>`{3,}|~{3,})[ \t]*(?P<language>[\w+#.-]*)")
-_END_OF_THINKING = re.compile(r"</\s*(think|thinking|thought|reasoning|analysis|scratchpad|reflection)\s*>", re.I)
+_THINKING = r"(?:think|thinking|thought|reasoning|analysis|scratchpad|reflection)"
+_END_OF_THINKING = re.compile(
+    rf"</\s*{_THINKING}\s*>|\[/\s*{_THINKING}\s*\]|◁/{_THINKING}▷|<\|end_of_{_THINKING}\|>|<\|/{_THINKING}\|>"
+    r"|<\|channel\|>\s*final\s*<\|message\|>|</details>",
+    re.I,
+)
 DEFINES = re.compile(r"def(?:[ \t]|&nbsp;|<[^<>\n]{0,100}>){1,20}compute_reward\b")
 _ENTITY = re.compile(r"&(lt|gt|amp|quot|apos|nbsp|#\d{1,6}|#[xX][\da-fA-F]{1,5});")
 _TAG = re.compile(r"</?[A-Za-z][^<>\n]{0,300}>|<!--|-->|<!\[CDATA\[|\]\]>")
@@ -61,13 +68,21 @@ _PROMPT = re.compile(r"^[ \t]*(>>>|>|In \[\d*\]:) ?", re.MULTILINE)
 _ANY_PROMPT = re.compile(r"^[ \t]*(>>>|>|In \[\d*\]:|\.\.\.:?)( |$)")
 _NUMBER = re.compile(r"^[ \t]*\d{1,3}(?:[ \t]?[|:.)])?[ \t]?")
 _NUMBERED = re.compile(rf"{_NUMBER.pattern}def[ \t]+compute_reward\b", re.MULTILINE)
+_MARKDOWN_ESCAPE = re.compile(r"\\([_*\[\]<>#~|()])")
+_TOKEN = re.compile(r"<\|[^|<>\n]{1,40}\|>|◁[^▷\n]{1,40}▷")
 _ESCAPE = re.compile(r"""\\([nrt"'\\])""")
 _MOST_TRIES = 20
 
 
 def plain(text: str) -> str:
     """Return `text` with line ends and spaces that Python accepts, and without invisible characters."""
-    return text.replace("\r\n", "\n").replace("\r", "\n").translate(_INVISIBLE).translate(_SPACES)
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u0085", "\n")
+    return text.translate(_INVISIBLE).translate(_SPACES)
+
+
+def without_markdown_escapes(text: str) -> str:
+    """Return `text` without the backslashes that escape characters in Markdown, if the function's name has one."""
+    return _MARKDOWN_ESCAPE.sub(r"\1", text) if r"compute\_reward" in text else text
 
 
 def behind_thinking(text: str) -> list[str]:
@@ -91,10 +106,12 @@ def blocks(text: str, is_python: Callable[[str], bool]) -> list[str]:
         following = range(place + 1, len(marks))
         ends = (later for later in following if marks[later][1]["fence"].startswith(opening["fence"]))
         end = next(ends, len(marks))
-        body = _body(lines[start + 1 : marks[end][0] if end < len(marks) else None], opening["indent"])
+        same_line = DEFINES.search(lines[start])  # of the fence and the code's first line
+        first = [lines[start][same_line.start() :]] if same_line else []
+        body = _body(first + lines[start + 1 : marks[end][0] if end < len(marks) else None], opening["indent"])
         if DEFINES.search(body) and not is_python(body):
             for later in itertools.islice(ends, _MOST_TRIES):
-                longer = _body(lines[start + 1 : marks[later][0]], opening["indent"])
+                longer = _body(first + lines[start + 1 : marks[later][0]], opening["indent"])
                 if is_python(longer):
                     body, end = longer, later
                     break
@@ -128,8 +145,10 @@ def characters(code: str) -> Iterator[tuple[str, str]]:
     yield code, ""
     spaced = code.expandtabs(4)
     yield spaced, ""
-    yield spaced.translate(_TYPOGRAPHIC), "typographic characters"
-    yield spaced.translate(_TYPOGRAPHIC).translate(_FULL_WIDTH), "full-width punctuation"
+    plain = spaced.translate(_TYPOGRAPHIC)  # but for quotation marks, which may stand in a string of the code
+    yield plain, "typographic characters"
+    yield plain.translate(_QUOTES), "typographic characters"
+    yield plain.translate(_QUOTES).translate(_FULL_WIDTH), "full-width punctuation"
 
 
 def _dedented(code: str) -> str:
@@ -144,6 +163,10 @@ def unwrapped(text: str) -> Iterator[tuple[str, str]]:
     if _ENTITY.search(text) or _TAG.search(text):
         for page in _page(text):
             yield page, "a page of HTML or XML"
+    if _TOKEN.search(text):
+        yield _TOKEN.sub("\n", text), "special tokens"
+    if re.search(r"`def[ \t]", text):
+        yield text.replace("`", "\n"), "code between backticks"
     if _PROMPT.search(text):
         lines = text.split("\n")
         marked = [line for line in lines if _ANY_PROMPT.match(line)]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from errors import UsageError, nearest, one_line
+from errors import FAILURES, UsageError, nearest, one_line
 from tasks.simulator import LARGEST, begin_episode, close, flatten, is_metaworld, make_environment
 from tasks.task import ROLES, Input, Task, Variable, compile_expression
 
@@ -101,7 +101,7 @@ def _made(task: str, make: Any) -> Any:
         return make_environment(make)
     except UsageError as error:
         raise UsageError(f"task {task!r}, make: {error}") from error
-    except Exception as error:
+    except FAILURES as error:
         raise UsageError(
             f"task {task!r}, make: {make!r} makes no environment ({one_line(error)}); expected the name "
             "of a MetaWorld task, the id of a Gymnasium environment, or a function of render_mode that returns one"
@@ -114,7 +114,7 @@ def _first_observation(task: str, environment: Any) -> np.ndarray:
     expected = "expected reset(seed=...) to return the pair (observation, info), as in Gymnasium"
     try:
         result = begin_episode(environment, 0)
-    except Exception as error:
+    except FAILURES as error:
         raise UsageError(f"{where} fails with {one_line(error)}; {expected}") from error
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
         raise UsageError(f"{where} returns no pair of an observation and a dict, as before Gym 0.26; {expected}")
@@ -127,7 +127,7 @@ def _next_observation(task: str, environment: Any, action: np.ndarray) -> np.nda
     expected = "expected (observation, reward, terminated, truncated, info), as in Gymnasium"
     try:
         result = environment.step(action)
-    except Exception as error:
+    except FAILURES as error:
         raise UsageError(f"{where} fails with {one_line(error)}; {expected}") from error
     if not isinstance(result, tuple) or len(result) != 5:
         found = f"{len(result)} values" if isinstance(result, tuple) else f"a {type(result).__name__}"
@@ -144,7 +144,7 @@ def _next_observation(task: str, environment: Any, action: np.ndarray) -> np.nda
 def _observation(where: str, environment: Any, found: Any) -> np.ndarray:
     try:
         obs = flatten(environment.observation_space, found)
-    except Exception as error:
+    except FAILURES as error:
         raise UsageError(
             f"{where} shows {one_line(error)}; expected an element of its observation_space, "
             f"{environment.observation_space}"
@@ -178,7 +178,7 @@ def _read(task: str, variable: str, fields: Mapping[str, Any], environment: Any,
     where, source = f"task {task!r}, variables.{variable}.read", fields["read"]
     try:
         value = np.array(compile_expression(source, "env, obs")(environment.unwrapped, obs), dtype=np.float64)
-    except Exception as error:
+    except FAILURES as error:
         raise UsageError(
             f"{where}: {source!r} fails with {one_line(error)}; expected an expression over env and obs "
             "that gives a number or a vector"
@@ -234,7 +234,7 @@ def _check_criterion(task: Task, values: Mapping[str, Any]) -> None:
     where = f"task {task.name!r}, success_expression"
     try:
         found = compile_expression(task.success_expression, ", ".join(task.inputs))(**values)
-    except Exception as error:
+    except FAILURES as error:
         known = nearest(error.name, task.inputs) if isinstance(error, NameError) and error.name else ""
         raise UsageError(
             f"{where}: {task.success_expression!r} fails with {one_line(error)}{known}; expected a "

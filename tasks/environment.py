@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from errors import RunError, UsageError, one_line
+from errors import FAILURES, RunError, UsageError, one_line
 from tasks.simulator import LARGEST, begin_episode, close, flatten, is_metaworld, make_environment, show_goal
 from tasks.success import success_measure
 from tasks.task import Task, compile_expression
@@ -159,7 +159,7 @@ class TaskEnvironment:
         """
         try:
             return self.env.render()
-        except Exception as error:
+        except FAILURES as error:
             raise UsageError(
                 f"pictures cannot be drawn ({type(error).__name__}: {error}); expected MUJOCO_GL=egl with a GPU's "
                 "driver or libegl1, or MUJOCO_GL=osmesa with libosmesa6 installed"
@@ -273,5 +273,5 @@ def _failures() -> Iterator[None]:
         yield
     except (EnvironmentFailed, UsageError):
         raise
-    except Exception as error:
+    except FAILURES as error:
         raise EnvironmentFailed(one_line(error)) from error

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from errors import UsageError
+from errors import FAILURES, UsageError
 from tasks.names import without_version
 
 # MetaWorld and Gymnasium are slow to import, and not everyone who needs a task makes its environment.
@@ -172,7 +172,7 @@ def is_metaworld_class(environment_class: type) -> bool:
 def _metaworld_class(name: str) -> Callable[..., Any] | None:
     try:
         from metaworld.env_dict import ALL_V3_ENVIRONMENTS
-    except Exception as error:  # MuJoCo fails in many ways when the rendering library that it is told to use is missing
+    except FAILURES as error:  # MuJoCo fails in many ways when the rendering library that it is told to use is missing
         backend = os.environ.get("MUJOCO_GL")
         advice = f"; MUJOCO_GL is {backend!r}, unset it or install what it names" if backend else ""
         raise UsageError(f"MetaWorld cannot be imported ({type(error).__name__}: {error}){advice}") from error

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from errors import UsageError, one_line
+from errors import FAILURES, UsageError, one_line
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -32,7 +32,7 @@ def load_task_file(path: str) -> Mapping[str, Any]:
     """
     try:
         own = getattr(_run(Path(path).resolve()), "TASKS", None)
-    except (Exception, SystemExit) as error:
+    except FAILURES as error:
         raise UsageError(f"the task file {path} cannot be run: {one_line(error)}") from error
     if not isinstance(own, dict) or not all(isinstance(name, str) for name in own):
         raise UsageError(f"the task file {path} defines no dict TASKS from a task's name to its entry")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from errors import RunError
+from errors import FAILURES, RunError
 from task_specs import Task, get_task
 from tasks.environment import EnvironmentFailed, TaskEnvironment
 from tasks.episode import UNIFORM, Episode, Order
@@ -219,7 +219,7 @@ def _serve() -> None:
                 worker = _Worker(header)
                 return {}, {}
             return worker.episode(Order(**header))
-        except Exception as error:  # whatever the simulator raises is reported to the main process, which handles it
+        except FAILURES as error:  # whatever the simulator raises is reported to the main process, which handles it
             return {"error": f"{type(error).__name__}: {error}"}, {}
 
     serve(handle)

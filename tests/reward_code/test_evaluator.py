@@ -52,6 +52,9 @@ def reason(text: str) -> tuple[str, str]:
         ("def compute_reward(obs):\n    return 1 +", "syntax", "invalid syntax"),
         ("x" * 500_000, "no-code", "500000 characters"),
         (BODY.format("1.0 + " * 6000 + "1.0"), "syntax", "characters"),
+        ('{"code": "def compute_reward(obs):\\n    return {"a": 1}"}', "no-code", "no Python"),
+        ("def compute_reward(obs):\n    return self.weight * obs[0]\n", "attribute", "there is no self"),
+        ("def far(x, w=[1.0]):\n    return x\n" + BODY.format("far(obs[0])"), "construct", "a default must be"),
     ],
 )
 def test_what_holds_no_reward_is_told_so(text: str, kind: str, words: str):
@@ -303,11 +306,71 @@ def test_components_leave_nothing_behind():
     assert [ast.unparse(node) for node in kept] == ["d = __abs(obs[0])", "return -d"]
 
 
+def test_what_may_change_the_reward_by_another_name_stays():
+    for change in (
+        "v = d\n    v *= 9.0",
+        "v = d[:2]\n    v[0] = 9.0",
+        "for v in (d, obj):\n        v += 1.0",
+        "obj -= d",
+    ):
+        tree = ast.parse(f"def compute_reward(obs, obj):\n    d = obs[:3] - obj\n    {change}\n    return -np.max(d)\n")
+        kept = ast.unparse(simplified(tree))
+        assert change.split()[-3] in kept
+
+
 def test_weights_stand_where_they_are_read_unless_a_function_has_its_own():
     code = "W: dict = {'a': 2.5, 'b': 1.5}\ndef compute_reward(obs):\n    return W['a'] * obs[0] + sum(W.values())"
     assert "2.5 * obs[0] + __sum(W.values())" in ast.unparse(simplified(ast.parse(code)))
     own = code.replace("    return", "    W = {'a': obs[1]}\n    return")
     assert "W['a'] * obs[0]" in ast.unparse(simplified(ast.parse(own)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("code", "note"),
+    [
+        # True + True is True for NumPy's booleans, and 2 for Python's, which comparing a number gives.
+        ("near = np.linalg.norm(obj) < 9\n    return 5.0 * (near + (np.max(obj) < 9)) - obj[0]", "sum of booleans"),
+        ("near = gripper_opening < 9\n    near += gripper_opening < 8\n    return near - obj[0]", "sum of booleans"),
+        ("if obj[0] > -9:\n        stage = 1.0\n    return stage - obj[1]", "uninitialized variable stage"),
+        ("if obj[0] > 0:\n        stage = 1.0\n    else:\n        stage = 2.0\n    return stage - obj[1]", ""),
+        ("d = np.abs(obj)\n    if obj[0] > 0:\n        v = d\n        v *= 100.0\n    return -np.max(d)", ""),
+        ("both = (obj[0] < 0) * (obj[1] < 0)\n    return both - obj[0]", ""),
+    ],
+)
+def test_what_numba_would_take_for_something_else_stays_interpreted(code: str, note: str):
+    source = f"def compute_reward(obj, gripper_opening):\n    {code}\n"
+    with RewardWorkers(INPUTS) as workers:
+        [verdict] = workers.check([source], rows(60))
+        assert verdict.accepted, verdict.reason
+        assert note in verdict.note
+        assert verdict.compiled is not bool(note)
+        fast, plain = (
+            workers.evaluate([source], rows(200, seed=1), compiled=compiled)[0] for compiled in (True, False)
+        )
+    assert isinstance(fast, Evaluation)
+    assert isinstance(plain, Evaluation)
+    np.testing.assert_allclose(fast.rewards, plain.rewards, rtol=1e-6)
+
+
+def test_a_list_outside_the_functions_is_a_list_that_nothing_can_change():
+    reads = "np.sum(obj[AXES]) + np.outer(obj, obj)[AXES].size + len(AXES + [2]) + (AXES == [0, 1]) + AXES.copy().pop()"
+    changes = ("AXES[0] = 1.0", "del AXES[0]", "AXES.append(1)", "AXES.sort()", "[a.append for a in [AXES]][0](1)")
+    with RewardWorkers(INPUTS) as workers:
+        answers = [f"AXES = [0, 1]\ndef compute_reward(obj):\n    return {reads}\n"]
+        answers += [f"AXES = [0, 1]\ndef compute_reward(obj):\n    {change}\n    return obj[0]\n" for change in changes]
+        answers += ["A = [0.0]\ndef compute_reward(obj):\n    [list.append][0](A, 1.0)\n    return len(A) * obj[0]\n"]
+        first, *others = workers.check(answers, rows(20))
+        assert first.accepted, first.reason
+        [found] = workers.evaluate([first.source], rows(20), components=True)
+    assert isinstance(found, Evaluation)
+    obj = np.stack([rows(20)["variables"][:, i] for i in _places("obj")], 1).astype(np.float64)
+    np.testing.assert_allclose(found.rewards, obj[:, :2].sum(1) + 6 + 3 + 1 + 1, rtol=1e-5)
+    assert [verdict.kind for verdict in others] == [*["mutation"] * 5, "attribute"]
+
+
+def _places(name: str) -> range:
+    return range(INPUTS[name].start, INPUTS[name].stop)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

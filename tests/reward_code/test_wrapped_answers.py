@@ -69,6 +69,18 @@ WRAPPED = {
     "a string of Python": ("a JSON value", f"code = '''\n{GOOD}'''\n"),
     "a trailing comma": ("a JSON value", json.dumps({"code": GOOD})[:-1] + ",}"),
     "JSON with the former function": ("a JSON value", json.dumps({"former": FORMER, "new": GOOD})),
+    # thinking
+    **{
+        f"a draft before {end}": ("", f"{start}\n{fenced(FORMER.replace('-5.0', '-9.0'))}\n{end}\n{GOOD}")
+        for start, end in (
+            ("<think>", "</think>"),
+            ("[THINK]", "[/THINK]"),
+            ("◁think▷", "◁/think▷"),
+            ("<|begin_of_thought|>", "<|end_of_thought|>"),
+            ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
+            ("<details>", "</details>"),
+        )
+    },
     # pages
     "HTML": ("a page", f'<pre><code class="language-python">{html.escape(GOOD)}</code></pre>'),
     "HTML in paragraphs": ("a page", f"<p>Here it is:</p>\n<pre>\n{html.escape(GOOD)}</pre>\n<p>Done &amp; dusted</p>"),
@@ -95,6 +107,11 @@ WRAPPED = {
     ),
     "a fence in a module's docstring": ("", fenced(f'"""Use:\n```python\ncompute_reward(a, b)\n```\n"""\n{GOOD}')),
     "a fence in a string": ("", fenced(GOOD.replace("    reach =", "    text = '''\n```\n'''\n    reach =", 1))),
+    "code on the line of the fence": ("", f"```python {GOOD}```"),
+    "no space after the fence": ("", f"```{GOOD}```"),
+    "single backticks": ("between backticks", f"So: `{GOOD}`"),
+    "escapes of Markdown": ("", GOOD.replace("_", "\\_").replace("*", "\\*")),
+    "a special token": ("special tokens", f"<|python_tag|>{GOOD}<|eom_id|>"),
     # prompts
     "prompts": ("prompt marks", fenced(prompted(GOOD))),
     "prompts without a fence": (
@@ -113,6 +130,16 @@ WRAPPED = {
     "quotes and braces": ("full-width", fenced(replaced(**{'"': "＂", "{": "｛", "}": "｝", ".": "．"}))),
     "digits": ("full-width", fenced(replaced(**{"5": "５", "0": "０", ".": "。", ",": "、"}))),
     "full-width characters without a fence": ("full-width", f"好的：\n\n{replaced(**{',': '，', ':': '：'})}"),
+    "a minus beside an apostrophe": (
+        "typographic",
+        fenced(
+            GOOD.replace("tcp - obj", "tcp − obj").replace(
+                "    reach =", "    note = 'the object’s “side”'\n    reach =", 1
+            )
+        ),
+    ),
+    "marks of direction": ("", fenced(GOOD.replace("tcp", "\u200etcp\u202c"))),
+    "line ends of a mainframe": ("", GOOD.replace("\n", "\u0085")),
     "escaped line ends": ("escaped", GOOD.replace("\n", "\\n")),
     "escaped line ends in quotes": ("escaped", '"' + GOOD.replace("\n", "\\n") + '"'),
     "escaped line ends in a fence": ("escaped", fenced(GOOD.replace("\n", "\\n").replace('"', '\\"') + "\n")),
@@ -159,6 +186,30 @@ WRAPPED = {
     "(1,)": ("one element", fenced(GOOD.replace("return reach + move", "return np.array([reach + move])"))),
     "(1, 1)": ("one element", fenced(GOOD.replace("return reach + move", "return np.array([[reach + move]])"))),
     "()": ("one element", fenced(GOOD.replace("return reach + move", "return np.array(reach + move)"))),
+    "a test of it": (
+        "",
+        fenced(
+            f"import random\nimport numpy as np\n\nrandom.seed(0)\nnp.random.seed(0)\nCASES = 3\n{GOOD}\n"
+            "def main():\n    for _ in range(CASES):\n        tcp = np.random.rand(3)\n"
+            "        print(compute_reward(tcp, tcp, tcp, tcp))\n\nif __name__ == '__main__':\n    main()\n"
+        ),
+    ),
+    "a class of tests": (
+        "",
+        fenced(
+            "import unittest\n"
+            f"{GOOD}\nclass Test(unittest.TestCase):\n    def test_it(self):\n        while True:\n            pass\n"
+        ),
+    ),
+    "a logger": ("", fenced(f"import logging\nlogger = logging.getLogger(__name__)\n{GOOD}")),
+    "weights that are asserted": ("", fenced(f"W = {{'a': 0.5, 'b': 0.5}}\nassert sum(W.values()) == 1.0\n{GOOD}")),
+    "a default by name": (
+        "",
+        fenced(f"K = 10.0 / 2\ndef far(x, k=K, most=np.inf):\n    return min(np.exp(-k * x), most)\n{GOOD}").replace(
+            "np.exp(-5.0 * np.linalg.norm(tcp - obj))", "far(np.linalg.norm(tcp - obj))"
+        ),
+    ),
+    "NumPy 2": ("np.arctan2 for np.atan2", fenced(GOOD.replace("> 0.1", "> np.atan2(0.1, 1.0)"))),
     # several fences
     "a fragment before": ("", fenced(FRAGMENT, GOOD)),
     "a fragment behind": ("", fenced(GOOD, FRAGMENT)),

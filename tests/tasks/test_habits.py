@@ -109,6 +109,26 @@ def test_a_task_without_success_is_never_solved():
     assert Measures(habit("WithoutSuccess")).course(episodes[0].transitions) == {}
 
 
+@pytest.mark.parametrize("method", ["__init__", "reset", "step"])
+def test_an_environment_that_exits_fails_in_a_line(method, monkeypatch):
+    """As a viewer whose window was closed does."""
+    from environment_habits import Point
+    from tasks.entry import build
+
+    def exits(*_, **__):
+        raise SystemExit("the window was closed")
+
+    task = build("point", {"description": "d", "make": lambda render_mode: Point(render_mode)}, {})
+    environment = TaskEnvironment(task)
+    environment.reset(0)
+    monkeypatch.setattr(Point, method, exits)
+    with pytest.raises(UsageError, match="SystemExit: the window was closed"):
+        build("point", {"description": "d", "make": lambda render_mode: Point(render_mode)}, {})
+    if method == "step":
+        with pytest.raises(EnvironmentFailed, match="SystemExit: the window was closed"):
+            environment.step(np.zeros(1))
+
+
 @pytest.mark.parametrize("criterion", ["np.all(np.abs(obs) < 0.6)", "all(abs(x - position) < 0.1 for x in obs)"])
 def test_a_criterion_over_vectors_is_no_quantity_but_counts(criterion):
     from tasks.entry import build
