@@ -79,15 +79,13 @@ def rows(rewards, {", ".join(arguments)}):
 
 
 def _refuse_sums_of_booleans(function: Any) -> None:
-    """Raise TypeError where booleans are added or negated, which means another thing for each kind of boolean.
-
-    ``True + True`` is 2 for Python's booleans, as for Numba, and True for NumPy's; Numba has only one kind.
-    """
+    """Raise TypeError where booleans are added or negated: True + True is 2 in Python and Numba, and True in NumPy."""
     for annotation in [compiled.type_annotation for compiled in getattr(function, "overloads", {}).values()]:
         for part in annotation.calltypes:
-            if isinstance(part, ir.Expr) and part.op in ("binop", "inplace_binop", "unary") and part.fn in _OF_NUMBERS:
-                if all(isinstance(annotation.typemap[operand.name], kinds.Boolean) for operand in part.list_vars()):
-                    raise TypeError("a sum of booleans may be a boolean or a number")
+            computes = isinstance(part, ir.Expr) and part.op in ("binop", "inplace_binop", "unary")
+            kinds_of = [annotation.typemap[operand.name] for operand in part.list_vars()] if computes else []
+            if computes and part.fn in _OF_NUMBERS and all(isinstance(kind, kinds.Boolean) for kind in kinds_of):
+                raise TypeError("a sum of booleans may be a boolean or a number")
 
 
 _OF_NUMBERS = (operator.add, operator.iadd, operator.sub, operator.isub, operator.neg, operator.pos)
