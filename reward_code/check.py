@@ -213,7 +213,7 @@ class _Checker(ast.NodeVisitor):
             return
         self.visit(attribute.value)
         owner = attribute.value.id if isinstance(attribute.value, ast.Name) else ""
-        if owner in ("self", "cls", "env"):
+        if name not in _ATTRIBUTES and owner in ("self", "cls", "env"):
             self._reject("attribute", attribute, f"there is no {owner}; a reward depends on its arguments alone")
         if owner in BUILTINS and not any(owner in names for names in self._local):
             self._reject("attribute", attribute, f"methods of {owner} itself are not allowed; call them on a value")

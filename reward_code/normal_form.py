@@ -2,8 +2,8 @@
 
 What no reward depends on is dropped from the syntax tree: print statements, a main part, tests and examples of the
 function, settings of libraries, names for types, module metadata, and definitions, imports and parameters that nothing
-uses. Names for modules and for what
-NumPy 2 has renamed are replaced by ours. Readers still see the source as it was written.
+uses. Names for modules and for what NumPy 2 has renamed are replaced by ours. Readers still see the source as it was
+written.
 """
 
 import ast
